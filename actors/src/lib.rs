@@ -1,0 +1,17 @@
+//! The actor system of nyx: stream connections report the spans they complete, a
+//! [`collect`]or commits them to the span [`log`], [`export`] actors deliver them
+//! over OTLP, and [`measure`] turns them into Prometheus RED metrics, all of it
+//! under one tree of [`supervise`]d actors.
+//!
+//! The modules stand in the order in which a span meets them; a module imports
+//! only from lower levels (see `docs/architecture.md`).
+
+pub mod accept;
+pub mod collect;
+pub mod export;
+pub mod log;
+pub mod measure;
+pub mod metrics;
+pub mod span;
+pub mod supervise;
+pub mod tree;

@@ -1,0 +1,265 @@
+//! The memory form of the span log: what it holds is gone with the process.
+
+use std::{collections::VecDeque, future::ready, sync::atomic::AtomicU64};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
+    GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, RejectReason, SpanLog,
+};
+
+/// A batch below this many bytes is copied into a shared chunk: it came in a network buffer that is
+/// larger than itself, and would keep all of it.
+const SMALL_BATCH: usize = 8 * 1024;
+/// The size of a shared chunk in bytes.
+const CHUNK: usize = 64 * 1024;
+/// Charged for a record besides its bytes.
+const RECORD_OVERHEAD: usize = 128;
+/// Dead letters kept for each destination; the oldest goes first.
+const DEAD_LETTERS_MAX: usize = 1_000;
+/// Bytes of dead letters kept for each destination.
+const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Settings of a [`MemoryLog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLogConfig {
+    /// Bytes held at most (`log.memory_max_bytes`); beyond it batches are refused.
+    pub max_bytes: usize,
+    /// The number of destinations, each of which starts at ordinal 0.
+    pub destinations: usize,
+    /// Whether the metrics follow the log, so that records wait for them too.
+    pub measured: bool,
+}
+
+/// A [`SpanLog`] in memory.
+#[derive(Debug)]
+pub struct MemoryLog {
+    max_bytes: usize,
+    state: Mutex<State>,
+    /// The state's end, readable without its lock.
+    end: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    records: VecDeque<Record>,
+    bytes: usize,
+    end: Ordinal,
+    chunk: BytesMut,
+    destinations: Vec<Destination>,
+    /// The position of the metrics; `None` where there are none to wait for.
+    measured: Option<Ordinal>,
+}
+
+#[derive(Debug, Default)]
+struct Destination {
+    ledger: DestinationLedger,
+    dead_letters: VecDeque<DeadLetter>,
+    dead_letter_bytes: usize,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    pub fn new(config: MemoryLogConfig) -> Self {
+        let MemoryLogConfig { max_bytes, destinations, measured } = config;
+        let state = State {
+            records: VecDeque::new(),
+            bytes: 0,
+            end: 0,
+            chunk: BytesMut::new(),
+            destinations: std::iter::repeat_with(Destination::default).take(destinations).collect(),
+            measured: measured.then_some(0),
+        };
+        Self { max_bytes, state: Mutex::new(state), end: AtomicU64::new(0) }
+    }
+}
+
+impl State {
+    fn append(
+        &mut self,
+        bytes: Bytes,
+        spans: u32,
+        max_bytes: usize,
+        now: Instant,
+    ) -> Result<Ordinal, CommitError> {
+        let charge = charge(&bytes);
+        if charge > max_bytes {
+            return Err(CommitError::TooLarge { bytes: charge, limit: max_bytes });
+        }
+        if self.bytes + charge > max_bytes {
+            return Err(CommitError::Full { bytes: charge, held: self.bytes, limit: max_bytes });
+        }
+        let bytes = if bytes.len() < SMALL_BATCH { self.copy_to_chunk(&bytes) } else { bytes };
+        let first = self.end;
+        self.end += u64::from(spans);
+        self.bytes += charge;
+        self.records.push_back(Record { first, spans, bytes, committed_at: now });
+        Ok(first)
+    }
+
+    fn copy_to_chunk(&mut self, bytes: &[u8]) -> Bytes {
+        if self.chunk.capacity() < bytes.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK);
+        }
+        self.chunk.extend_from_slice(bytes);
+        self.chunk.split().freeze()
+    }
+
+    /// Lets go of what every consumer has passed.
+    fn release(&mut self) {
+        let slowest = self.destinations.iter().map(|d| d.ledger.position).chain(self.measured).min();
+        let slowest = slowest.unwrap_or(self.end);
+        while let Some(record) = self.records.pop_front_if(|record| record.end() <= slowest) {
+            self.bytes -= charge(&record.bytes);
+        }
+    }
+
+    fn start(&self) -> Ordinal {
+        self.records.front().map_or(self.end, |record| record.first)
+    }
+
+    fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {
+        self.destinations.get_mut(id.0).ok_or(AdvanceError::Unknown(id.0))
+    }
+}
+
+fn charge(bytes: &Bytes) -> usize {
+    bytes.len() + RECORD_OVERHEAD
+}
+
+impl SpanLog for MemoryLog {
+    fn commit(&self, group: Vec<Append>) -> LogFuture<GroupOutcome> {
+        let now = Instant::now();
+        let mut outcome = GroupOutcome { firsts: Vec::with_capacity(group.len()), end: 0 };
+        let mut replies = Vec::with_capacity(group.len());
+        {
+            let mut state = self.state.lock();
+            for Append { bytes, pending, reply } in group {
+                let answer = state.append(bytes, pending.spans(), self.max_bytes, now);
+                match answer {
+                    Ok(_) => pending.accept(),
+                    Err(_) => pending.reject(RejectReason::LogFull),
+                }
+                outcome.firsts.push(answer.as_ref().ok().copied());
+                replies.push((reply, answer));
+            }
+            state.release();
+            outcome.end = state.end;
+            self.end.store(state.end, std::sync::atomic::Ordering::Release);
+        }
+        for (reply, answer) in replies {
+            // A sender that gave up does not take its batch back.
+            let _gone = reply.send(answer.map(|first| Committed { first }));
+        }
+        Box::pin(ready(outcome))
+    }
+
+    fn read(&self, from: Ordinal, limit: ReadLimit) -> LogFuture<Result<Vec<Record>, ReadError>> {
+        let state = self.state.lock();
+        let start = state.start();
+        if from < start {
+            return Box::pin(ready(Err(ReadError::Released { from, start })));
+        }
+        let at = state.records.partition_point(|record| record.end() <= from);
+        let mut bytes = 0usize;
+        let mut found: Vec<Record> = Vec::new();
+        for record in state.records.range(at..) {
+            bytes = bytes.saturating_add(record.bytes.len());
+            if !found.is_empty() && (bytes > limit.bytes || record.end() - from > limit.spans) {
+                break;
+            }
+            found.push(record.clone());
+        }
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn advance(&self, id: DestinationId, advance: &Advance) -> Result<DestinationLedger, AdvanceError> {
+        let mut state = self.state.lock();
+        let end = state.end;
+        let destination = state.destination(id)?;
+        destination.ledger.advance(advance, end)?;
+        let ledger = destination.ledger.clone();
+        state.release();
+        Ok(ledger)
+    }
+
+    fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
+        // The letter's span shares its record's memory: a copy of its own lets the record go.
+        let letter = DeadLetter { bytes: Bytes::copy_from_slice(&letter.bytes), ..letter };
+        let mut state = self.state.lock();
+        let Ok(destination) = state.destination(id) else { return };
+        if destination.dead_letters.iter().any(|kept| kept.ordinal == letter.ordinal) {
+            return;
+        }
+        destination.dead_letter_bytes += letter.bytes.len();
+        destination.dead_letters.push_back(letter);
+        while destination.dead_letters.len() > DEAD_LETTERS_MAX
+            || destination.dead_letter_bytes > DEAD_LETTER_BYTES_MAX
+        {
+            let Some(oldest) = destination.dead_letters.pop_front() else { break };
+            destination.dead_letter_bytes -= oldest.bytes.len();
+        }
+    }
+
+    fn dead_letters(&self, id: DestinationId) -> Vec<DeadLetter> {
+        let mut state = self.state.lock();
+        state.destination(id).map(|d| d.dead_letters.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn ledger(&self, id: DestinationId) -> Result<DestinationLedger, AdvanceError> {
+        let mut state = self.state.lock();
+        let end = state.end;
+        state.destination(id).map(|d| d.ledger.at_end(end))
+    }
+
+    fn measured(&self, to: Ordinal) {
+        let mut state = self.state.lock();
+        let end = state.end;
+        if let Some(measured) = &mut state.measured {
+            *measured = to.min(end).max(*measured);
+            state.release();
+        }
+    }
+
+    fn end(&self) -> Ordinal {
+        self.end.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn stats(&self) -> LogStats {
+        let state = self.state.lock();
+        LogStats {
+            start: state.start(),
+            end: state.end,
+            records: state.records.len(),
+            bytes: state.bytes,
+            max_bytes: self.max_bytes,
+            dead_letters: state.destinations.iter().map(|d| d.dead_letters.len()).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::conformance, *};
+
+    #[test]
+    fn the_memory_form_conforms() {
+        conformance::suite(|max_bytes, destinations, measured| {
+            Arc::new(MemoryLog::new(MemoryLogConfig { max_bytes, destinations, measured }))
+        });
+    }
+
+    #[test]
+    fn a_small_batch_does_not_keep_the_buffer_that_it_came_in() {
+        let log = MemoryLog::new(MemoryLogConfig { max_bytes: 1 << 20, destinations: 1, measured: false });
+        let network = Bytes::from(vec![7u8; CHUNK]);
+        let (append, _reply) = conformance::append_bytes(network.slice(..100), 1);
+        conformance::wait(log.commit(vec![append]));
+        assert!(network.is_unique(), "the log holds a slice of the network's buffer");
+    }
+}

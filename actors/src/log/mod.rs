@@ -1,0 +1,246 @@
+//! The span log: the spine of nyx (level 1; knows no actor).
+//!
+//! The collector commits groups of batches; everyone downstream is a consumer with
+//! a position. A position is a span ordinal: every span that the log ever accepted
+//! has the next number, and a record knows the ordinal of its first span, so that a
+//! position may lie inside a record.
+//!
+//! ```text
+//!            start                                             end
+//!              │   record      record            record         │
+//!   ordinals   ├────────────┬─────────┬──────────────────────┬──┤
+//!              0            512       768                    1780
+//!                             ▲ position of destination "default" = 600:
+//!                               spans 0..600 are exported, sampled out or dropped,
+//!                               spans 600..1780 are queued
+//! ```
+//!
+//! A record is released once every destination and the metrics have passed it.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+mod ledger;
+mod memory;
+
+use std::{fmt, future::Future, pin::Pin};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::{sync::oneshot, time::Instant};
+
+pub use ledger::{
+    Advance, AdvanceError, DestinationLedger, DropReason, PendingSpans, RejectReason, SpanCounts, SpanLedger,
+};
+pub use memory::{MemoryLog, MemoryLogConfig};
+
+/// The number of a span in the log, counted from 0 in the order of acceptance.
+pub type Ordinal = u64;
+
+/// Which destination of the log, in the order of its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationId(pub usize);
+
+/// A batch on its way into the log.
+pub struct Append {
+    /// The spans, as the bytes of an `ExportTraceServiceRequest` that a scan accepted.
+    pub bytes: Bytes,
+    /// The batch's entry in the span ledger; it knows the number of spans, at least 1.
+    pub pending: PendingSpans,
+    /// Told when the batch is as durable as `log.durability` asks, or refused.
+    pub reply: CommitReply,
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Append")
+            .field("bytes", &self.bytes.len())
+            .field("spans", &self.pending.spans())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the answer to an [`Append`] goes; dropped unanswered, its sender learns that the batch is lost.
+pub type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
+
+/// A batch is in the log: acknowledged means kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The ordinal of the batch's first span.
+    pub first: Ordinal,
+}
+
+/// A batch was not taken; its sender may try again.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommitError {
+    /// No room until a destination has taken something.
+    #[error("span log is full: {held} of {limit} bytes held, a batch of {bytes} bytes does not fit")]
+    Full {
+        /// Bytes that the batch would be charged with.
+        bytes: usize,
+        /// Bytes held.
+        held: usize,
+        /// `log.memory_max_bytes`.
+        limit: usize,
+    },
+    /// The batch would not fit even into an empty log.
+    #[error("batch of {bytes} bytes is larger than the span log's limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes that the batch would be charged with.
+        bytes: usize,
+        /// `log.memory_max_bytes`.
+        limit: usize,
+    },
+}
+
+/// What became of each [`Append`] of a group, in the group's order; the replies have been sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct GroupOutcome {
+    /// The first ordinal of each batch that was accepted, `None` for one that was refused.
+    pub firsts: Vec<Option<Ordinal>>,
+    /// The log's end after the group.
+    pub end: Ordinal,
+}
+
+/// One record of the log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The ordinal of the record's first span.
+    pub first: Ordinal,
+    /// The number of spans, at least 1.
+    pub spans: u32,
+    /// The bytes of an `ExportTraceServiceRequest` with these spans.
+    pub bytes: Bytes,
+    /// When it was committed.
+    pub committed_at: Instant,
+}
+
+impl Record {
+    /// The ordinal behind the record's last span.
+    pub fn end(&self) -> Ordinal {
+        self.first + u64::from(self.spans)
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("first", &self.first)
+            .field("spans", &self.spans)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
+/// How much one read may return; at least one record comes back where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Stop before the record that would pass this number of spans (counted from the position).
+    pub spans: u64,
+    /// Stop before the record that would pass this number of bytes (whole records counted).
+    pub bytes: usize,
+}
+
+/// A read failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// The spans at this position are gone: every consumer had passed them.
+    #[error("ordinal {from} was released: the log begins at {start}")]
+    Released {
+        /// The position asked for.
+        from: Ordinal,
+        /// The first ordinal that the log still holds.
+        start: Ordinal,
+    },
+}
+
+/// What the log holds, for `/stats` and `/metrics`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LogStats {
+    /// The first ordinal held.
+    pub start: Ordinal,
+    /// The ordinal behind the last span.
+    pub end: Ordinal,
+    /// Records held.
+    pub records: usize,
+    /// Bytes held, as charged against the limit.
+    pub bytes: usize,
+    /// The limit in bytes.
+    pub max_bytes: usize,
+    /// Dead letters kept (the newest ones; the ledgers count them all).
+    pub dead_letters: usize,
+}
+
+/// A span that a destination will never take, kept for an operator.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The span's ordinal: the letter's key.
+    pub ordinal: Ordinal,
+    /// Why.
+    pub reason: DropReason,
+    /// The destination's words, cut at 256 bytes.
+    pub message: String,
+    /// The span, as the bytes of an `ExportTraceServiceRequest` with it alone.
+    pub bytes: Bytes,
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetter")
+            .field("ordinal", &self.ordinal)
+            .field("reason", &self.reason)
+            .field("message", &self.message)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
+/// A future of the log; it is complete at once where nothing has to be waited for.
+pub type LogFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A span log. All forms pass one conformance suite (`log/conformance.rs`).
+///
+/// Only the collector commits; each destination and the metrics move their own position.
+pub trait SpanLog: Send + Sync + fmt::Debug {
+    /// Commits a group in its order and answers each batch's reply.
+    ///
+    /// The group is on its way when this returns: dropping the future does not take it back.
+    fn commit(&self, group: Vec<Append>) -> LogFuture<GroupOutcome>;
+
+    /// The records from the one that holds `from` on, within `limit`; none at the log's end.
+    ///
+    /// # Errors
+    /// [`ReadError::Released`] where `from` lies before everything held.
+    fn read(&self, from: Ordinal, limit: ReadLimit) -> LogFuture<Result<Vec<Record>, ReadError>>;
+
+    /// Moves a destination's position and its ledger as one.
+    ///
+    /// # Errors
+    /// [`AdvanceError`], and nothing moved, where the counts do not add up to the distance or the
+    /// new position is behind the old one or past the log's end.
+    fn advance(
+        &self,
+        destination: DestinationId,
+        advance: &Advance,
+    ) -> Result<DestinationLedger, AdvanceError>;
+
+    /// Keeps a dead letter. It is durable before the position passes its ordinal; one letter an ordinal.
+    fn dead_letter(&self, destination: DestinationId, letter: DeadLetter);
+
+    /// The dead letters kept for a destination, oldest first.
+    fn dead_letters(&self, destination: DestinationId) -> Vec<DeadLetter>;
+
+    /// A destination's ledger at this moment.
+    ///
+    /// # Errors
+    /// [`AdvanceError::Unknown`] where there is no such destination.
+    fn ledger(&self, destination: DestinationId) -> Result<DestinationLedger, AdvanceError>;
+
+    /// The metrics have counted every span before `to`. Moving back is ignored.
+    fn measured(&self, to: Ordinal);
+
+    /// The ordinal behind the last span.
+    fn end(&self) -> Ordinal;
+
+    /// What the log holds.
+    fn stats(&self) -> LogStats;
+}

@@ -1,0 +1,5 @@
+//! RED metrics: rate, errors and duration of the spans that the log holds.
+
+mod red;
+
+pub use red::RedDelta;

@@ -1,0 +1,1 @@
+//! nyx-daemon library.

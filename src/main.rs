@@ -1,0 +1,2 @@
+//! nyx-daemon.
+fn main() {}
