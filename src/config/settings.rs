@@ -1,0 +1,198 @@
+//! The settings, as plain data. Every field says its meaning, unit, default and range; the defaults
+//! themselves stand in `config/default.toml` and nowhere else.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::HeaderMap;
+use tracing::level_filters::LevelFilter;
+
+use super::address::{Endpoint, Listen};
+
+/// The whole configuration of the daemon, valid by construction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What the daemon calls itself, where spans go by default, and the admin pages.
+    pub telemetry: Telemetry,
+    /// The doors that spans come in by.
+    pub ingest: Ingest,
+    /// The span log.
+    pub log: Log,
+    /// The destinations: `default` first, the others by name. None when
+    /// [`Telemetry::span_export_enabled`] is false.
+    pub export: Vec<Destination>,
+    /// Threads.
+    pub runtime: Runtime,
+    /// The ordered stop.
+    pub shutdown: Shutdown,
+    /// The daemon's own log lines.
+    pub tracing: Tracing,
+}
+
+/// `[telemetry]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// The `service.name` of the spans that this process makes itself. Default `nyx-daemon`; 1 to 255
+    /// bytes. `OTEL_SERVICE_NAME` sets it too.
+    pub service_name: String,
+    /// Where the destination `default` is. Default `http://localhost:4317`. `OTEL_EXPORTER_OTLP_ENDPOINT`
+    /// sets it too.
+    pub otlp_endpoint: Endpoint,
+    /// The share of traces that the destination `default` gets. Default 1; 0 to 1.
+    pub otlp_sampling_rate: f64,
+    /// Whether the admin pages are served. Default true.
+    pub prometheus_enabled: bool,
+    /// The address of the admin pages. Default `127.0.0.1:9100`; port 0 takes any free one.
+    pub prometheus_addr: SocketAddr,
+    /// Whether spans are exported at all; without, there are no destinations. Default true.
+    pub span_export_enabled: bool,
+}
+
+/// `[ingest]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ingest {
+    /// Bytes of requests between the wire and the log, over all connections. Default 256 MiB; 64 KiB to
+    /// 64 GiB.
+    pub max_in_flight_bytes: usize,
+    /// Bytes of one request after unpacking. Default 64 MiB; 1 KiB to 1 GiB, and neither above
+    /// [`Ingest::max_in_flight_bytes`] nor above [`Log::memory_max_bytes`].
+    pub max_request_bytes: usize,
+    /// Connections open at a time, over all doors. Default 10,000; 1 to 1,000,000.
+    pub max_connections: usize,
+    /// How long the body of a request may take to arrive. Default 30 s; 10 ms to 1 h.
+    pub body_timeout: Duration,
+    /// How long a sender waits for the log to take what it sent. Default 5 s; 10 ms to 1 h.
+    pub commit_timeout: Duration,
+    /// The OTLP/gRPC door. Default `127.0.0.1:14317`.
+    pub grpc: GrpcDoor,
+    /// Spans made in this process.
+    pub in_process: InProcess,
+}
+
+/// `[ingest.grpc]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcDoor {
+    /// Where the door listens. Default `127.0.0.1:14317`; empty is off.
+    pub listen: Listen,
+}
+
+/// `[ingest.in_process]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InProcess {
+    /// Bytes of finished spans that wait for the log. Default 8 MiB; 64 KiB to 1 GiB.
+    pub max_bytes: usize,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// What an acknowledged span survives. Default `memory`.
+    pub durability: Durability,
+    /// Bytes of spans held in memory. Default 256 MiB; 1 MiB to 64 GiB.
+    pub memory_max_bytes: usize,
+    /// The folder of the log's files, resolved: `$STATE_DIRECTORY`, else `/var/lib/nyx` for root, else
+    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`. Nothing is written in the form in memory.
+    pub dir: PathBuf,
+}
+
+/// `log.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Held in memory: survives the crash of an actor, not of the process.
+    Memory,
+}
+
+/// One destination: `[export.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destination {
+    /// Its name; 1 to 32 characters of `a-z`, `0-9`, `_` and `-`.
+    pub name: String,
+    /// Where it is. `default`: [`Telemetry::otlp_endpoint`]; the others: no default.
+    pub endpoint: Endpoint,
+    /// The share of traces that it gets; 0 to 1. `default`: [`Telemetry::otlp_sampling_rate`]; the
+    /// others: 1.
+    pub sampling_rate: f64,
+    /// How long one request may take until its answer. Default 10 s; 10 ms to 1 h.
+    pub timeout: Duration,
+    /// Headers of every request; at most 64. Default none. The values are marked as sensitive, so `Debug`
+    /// does not print them.
+    pub headers: HeaderMap,
+    /// How requests are packed. Default none.
+    pub compression: Compression,
+    /// Requests in flight at a time. Default 4; 1 to 64.
+    pub concurrency: usize,
+    /// The size of a request.
+    pub batch: Batch,
+    /// What happens when a request fails.
+    pub retry: Retry,
+}
+
+/// `export.NAME.compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// `[export.NAME.batch]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// A batch goes out when so many spans wait. Default 512; 1 to [`Batch::max_spans`].
+    pub min_spans: u32,
+    /// Spans in a batch at most. Default 8,192; 1 to 1,000,000.
+    pub max_spans: u32,
+    /// Bytes in a batch at most, unless one span is larger. Default 3,670,016 (3.5 MiB); 1 KiB to 1 GiB.
+    pub max_bytes: usize,
+    /// A batch goes out, however small, when its oldest span has waited so long. Default 1 s; 0 to 1 h.
+    pub max_delay: Duration,
+}
+
+/// `[export.NAME.retry]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// The wait before the first retry, which doubles with each failure. Default 100 ms; 1 ms to
+    /// [`Retry::max`].
+    pub initial: Duration,
+    /// The longest wait. Default 30 s; 1 ms to 1 h.
+    pub max: Duration,
+    /// Retries of a batch before it is given up. Default `None`: it never is; 0 to 4,294,967,295.
+    pub max_retries: Option<u32>,
+    /// The time from the first try of a batch until it is given up. Default `None`: it never is; 10 ms to
+    /// 30 days.
+    pub max_elapsed: Option<Duration>,
+}
+
+/// `[runtime]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// Threads for connections and their sockets. Default 0, one for each core; 0 to 256.
+    pub io_threads: usize,
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long an ordered stop may take. Default 30 s; 10 ms to 1 h.
+    pub timeout: Duration,
+}
+
+/// `[tracing]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracing {
+    /// The least severe line that is written. Default `info`. `RUST_LOG` wins.
+    pub level: LevelFilter,
+    /// The form of a line. Default `auto`.
+    pub format: LogFormat,
+}
+
+/// `tracing.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

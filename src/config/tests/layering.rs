@@ -1,0 +1,236 @@
+use std::{path::Path, time::Duration};
+
+use tracing::level_filters::LevelFilter;
+
+use super::{load, loaded};
+use crate::config::{
+    Batch, Compression, Config, Destination, Durability, Endpoint, GrpcDoor, InProcess, Ingest, Listen, Log,
+    LogFormat, Retry, Runtime, Shutdown, Telemetry, Tracing,
+};
+
+fn local_collector() -> Endpoint {
+    Endpoint::Http { host: "localhost".into(), port: 4317 }
+}
+
+fn default_destination() -> Destination {
+    Destination {
+        name: "default".into(),
+        endpoint: local_collector(),
+        sampling_rate: 1.0,
+        timeout: Duration::from_secs(10),
+        headers: http::HeaderMap::new(),
+        compression: Compression::None,
+        concurrency: 4,
+        batch: Batch {
+            min_spans: 512,
+            max_spans: 8_192,
+            max_bytes: 3_670_016,
+            max_delay: Duration::from_secs(1),
+        },
+        retry: Retry {
+            initial: Duration::from_millis(100),
+            max: Duration::from_secs(30),
+            max_retries: None,
+            max_elapsed: None,
+        },
+    }
+}
+
+#[test]
+fn without_files_and_variables_everything_has_its_default() {
+    let expected = Config {
+        telemetry: Telemetry {
+            service_name: "nyx-daemon".into(),
+            otlp_endpoint: local_collector(),
+            otlp_sampling_rate: 1.0,
+            prometheus_enabled: true,
+            prometheus_addr: "127.0.0.1:9100".parse().unwrap(),
+            span_export_enabled: true,
+        },
+        ingest: Ingest {
+            max_in_flight_bytes: 256 << 20,
+            max_request_bytes: 64 << 20,
+            max_connections: 10_000,
+            body_timeout: Duration::from_secs(30),
+            commit_timeout: Duration::from_secs(5),
+            grpc: GrpcDoor { listen: Listen::Tcp("127.0.0.1:14317".parse().unwrap()) },
+            in_process: InProcess { max_bytes: 8 << 20 },
+        },
+        log: Log {
+            durability: Durability::Memory,
+            memory_max_bytes: 268_435_456,
+            dir: "/home/me/.local/state/nyx".into(),
+        },
+        export: vec![default_destination()],
+        runtime: Runtime { io_threads: 0 },
+        shutdown: Shutdown { timeout: Duration::from_secs(30) },
+        tracing: Tracing { level: LevelFilter::INFO, format: LogFormat::Auto },
+    };
+    assert_eq!(loaded(&[], &[]), expected);
+}
+
+#[test]
+fn each_layer_beats_the_one_before() {
+    let service =
+        |files: &[&str], variables: &[(&str, &str)]| loaded(files, variables).telemetry.service_name;
+    let [a, b] = ["a", "b"].map(|name| format!("[telemetry]\nservice_name = \"{name}\""));
+    let otel = ("OTEL_SERVICE_NAME", "otel");
+    let nyx = ("NYX__TELEMETRY__SERVICE_NAME", "nyx");
+
+    assert_eq!(service(&[], &[]), "nyx-daemon");
+    assert_eq!(service(&[&a], &[]), "a");
+    assert_eq!(service(&[&a, &b], &[]), "b");
+    assert_eq!(service(&[&b, &a], &[]), "a");
+    assert_eq!(service(&[&a, &b], &[otel]), "otel");
+    assert_eq!(service(&[&a, &b], &[otel, nyx]), "nyx");
+}
+
+#[test]
+fn the_endpoint_of_opentelemetry_describes_the_default_destination() {
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")];
+    let config = loaded(&["[telemetry]\notlp_endpoint = \"http://file:1\""], &variables);
+    assert_eq!(config.export[0].endpoint, Endpoint::Http { host: "collector".into(), port: 4317 });
+    assert_eq!(config.telemetry.otlp_endpoint, config.export[0].endpoint);
+}
+
+#[test]
+fn an_empty_variable_of_opentelemetry_counts_as_unset() {
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_SERVICE_NAME", "")];
+    assert_eq!(loaded(&[], &variables), loaded(&[], &[]));
+}
+
+#[test]
+fn an_empty_variable_of_ours_is_a_value() {
+    let config = loaded(&[], &[("NYX__INGEST__GRPC__LISTEN", "")]);
+    assert_eq!(config.ingest.grpc.listen, Listen::Off);
+}
+
+#[test]
+fn variables_are_read_as_what_their_key_is() {
+    let config = loaded(
+        &[],
+        &[
+            ("NYX__TELEMETRY__SERVICE_NAME", "007"),
+            ("NYX__TELEMETRY__OTLP_SAMPLING_RATE", "0.25"),
+            ("NYX__TELEMETRY__PROMETHEUS_ENABLED", "false"),
+            ("NYX__INGEST__MAX_REQUEST_BYTES", "1MiB"),
+            ("NYX__LOG__MEMORY_MAX_BYTES", "2097152"),
+            ("NYX__LOG__DIR", "true"),
+            ("NYX__SHUTDOWN__TIMEOUT", "1m 30s"),
+            ("NYX__EXPORT__DEFAULT__BATCH__MIN_SPANS", "1"),
+            ("NYX__EXPORT__DEFAULT__HEADERS", "authorization=Bearer%20a%2Cb, x-scope=1e5"),
+        ],
+    );
+    assert_eq!(config.telemetry.service_name, "007");
+    assert_eq!(config.telemetry.otlp_sampling_rate, 0.25);
+    assert!(!config.telemetry.prometheus_enabled);
+    assert_eq!(config.ingest.max_request_bytes, 1 << 20);
+    assert_eq!(config.log.memory_max_bytes, 2 << 20);
+    assert_eq!(config.log.dir, Path::new("true"));
+    assert_eq!(config.shutdown.timeout, Duration::from_secs(90));
+    assert_eq!(config.export[0].batch.min_spans, 1);
+    assert_eq!(config.export[0].headers["authorization"], "Bearer a,b");
+    assert_eq!(config.export[0].headers["x-scope"], "1e5");
+}
+
+#[test]
+fn sizes_are_whole_numbers_or_have_a_unit() {
+    for (size, bytes) in
+        [("70000", 70_000), ("\"65536B\"", 65_536), ("\"64 KiB\"", 65_536), ("\"1GiB\"", 1 << 30)]
+    {
+        let config = loaded(&[&format!("ingest.in_process.max_bytes = {size}")], &[]);
+        assert_eq!(config.ingest.in_process.max_bytes, bytes, "{size}");
+    }
+}
+
+#[test]
+fn further_destinations_have_the_built_in_defaults_and_come_by_name() {
+    let config = loaded(
+        &["
+        [telemetry]
+        otlp_sampling_rate = 0.5
+        [export.default]
+        timeout = \"1s\"
+        [export.zoo]
+        endpoint = \"unix:/run/zoo.sock\"
+        [export.archive]
+        endpoint = \"http://archive:4317\"
+        sampling_rate = 0
+        retry.max_retries = 3
+        retry.max_elapsed = \"1h\"
+        "],
+        &[("NYX__EXPORT__ARCHIVE__COMPRESSION", "gzip")],
+    );
+    let default = default_destination();
+    let archive = Endpoint::Http { host: "archive".into(), port: 4317 };
+    let retry = Retry {
+        max_retries: Some(3),
+        max_elapsed: Some(Duration::from_secs(3_600)),
+        ..default.retry.clone()
+    };
+    assert_eq!(
+        config.export,
+        [
+            Destination { timeout: Duration::from_secs(1), sampling_rate: 0.5, ..default.clone() },
+            Destination {
+                name: "archive".into(),
+                endpoint: archive,
+                sampling_rate: 0.0,
+                compression: Compression::Gzip,
+                retry,
+                ..default.clone()
+            },
+            Destination { name: "zoo".into(), endpoint: Endpoint::Unix("/run/zoo.sock".into()), ..default },
+        ]
+    );
+}
+
+#[test]
+fn a_destination_may_come_from_variables_alone() {
+    let config = loaded(&[], &[("NYX__EXPORT__EU_WEST__ENDPOINT", "http://eu:4317")]);
+    assert_eq!(config.export[1].name, "eu_west");
+}
+
+#[test]
+fn without_span_export_there_are_no_destinations() {
+    let config =
+        loaded(&["telemetry.span_export_enabled = false\n[export.a]\nendpoint = \"http://a:1\""], &[]);
+    assert_eq!(config.export, []);
+}
+
+#[test]
+fn without_span_export_destinations_are_still_checked() {
+    let problems = load(&["telemetry.span_export_enabled = false\n[export.a]"], &[]).unwrap_err();
+    assert_eq!(problems, ["export.a.endpoint must be set"]);
+}
+
+#[test]
+fn an_empty_log_dir_is_the_default_and_any_other_is_kept() {
+    assert_eq!(loaded(&["log.dir = \"\""], &[]).log.dir, Path::new("/home/me/.local/state/nyx"));
+    assert_eq!(loaded(&["log.dir = \"/data\""], &[]).log.dir, Path::new("/data"));
+    assert_eq!(loaded(&[], &[("STATE_DIRECTORY", "/var/lib/nyx")]).log.dir, Path::new("/var/lib/nyx"));
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let others = [("NYX_PORT", "tcp://10.0.0.1:80"), ("NYX", "1"), ("NYXX__A", "b"), ("nyx__log__dir", "x")];
+    assert_eq!(loaded(&[], &others), loaded(&[], &[]));
+}
+
+#[test]
+fn headers_are_set_whole_by_a_variable() {
+    let file = "export.default.headers = { a = \"1\", b = \"2\" }";
+    let config = loaded(&[file], &[("NYX__EXPORT__DEFAULT__HEADERS", "c=3")]);
+    assert_eq!(config.export[0].headers.len(), 1);
+    assert_eq!(config.export[0].headers["c"], "3");
+    let config = loaded(&[file, "export.default.headers.b = \"3\""], &[]);
+    assert_eq!(config.export[0].headers["a"], "1");
+    assert_eq!(config.export[0].headers["b"], "3");
+}
+
+#[test]
+fn debug_does_not_print_the_values_of_headers() {
+    let config = loaded(&["export.default.headers.authorization = \"Bearer hush\""], &[]);
+    let debug = format!("{config:?}");
+    assert!(debug.contains("\"authorization\": Sensitive") && !debug.contains("hush"), "{debug}");
+}

@@ -1,0 +1,323 @@
+use super::{load, refused, variable_refused};
+
+const DURATION: &str = "must be a duration from 10ms to 1h, such as \"10s\"";
+
+#[test]
+fn a_value_that_cannot_be_is_refused_with_what_may_be() {
+    let size = |from: &str, to: &str| {
+        format!("must be a size from {from} to {to} bytes, such as 65536 or \"64KiB\"")
+    };
+    let whole = |from: u32, to: u32| format!("must be a whole number from {from} to {to}");
+    let endpoint = "must be http://host:port or unix:/path".to_owned();
+    let listen =
+        "must be an IP address and port such as 127.0.0.1:14317, unix:/path, or empty for off".to_owned();
+    let address = "must be an IP address and port such as 127.0.0.1:9100".to_owned();
+    let million = whole(1, 1_000_000);
+    let cases: &[(&str, &str, String)] = &[
+        ("telemetry.service_name", "\"\"", "must be a text of 1 to 255 bytes".into()),
+        ("telemetry.service_name", "7", "must be a text of 1 to 255 bytes".into()),
+        ("telemetry.otlp_endpoint", "\"collector:4317\"", endpoint),
+        (
+            "telemetry.otlp_endpoint",
+            "\"https://collector:4317\"",
+            "https:// is known, but TLS is not part of this version: must be http://host:port or unix:/path"
+                .into(),
+        ),
+        ("telemetry.otlp_sampling_rate", "1.5", "must be a number from 0 to 1".into()),
+        ("telemetry.otlp_sampling_rate", "-1", "must be a number from 0 to 1".into()),
+        ("telemetry.otlp_sampling_rate", "nan", "must be a number from 0 to 1".into()),
+        ("telemetry.otlp_sampling_rate", "\"0.5\"", "must be a number from 0 to 1".into()),
+        ("telemetry.prometheus_enabled", "\"true\"", "must be true or false".into()),
+        ("telemetry.prometheus_enabled", "1", "must be true or false".into()),
+        ("telemetry.prometheus_addr", "\"localhost:9100\"", address.clone()),
+        ("telemetry.prometheus_addr", "9100", address),
+        ("telemetry.span_export_enabled", "[]", "must be true or false".into()),
+        ("ingest.max_in_flight_bytes", "65535", size("65536", "68719476736")),
+        ("ingest.max_in_flight_bytes", "\"64 MB\"", size("65536", "68719476736")),
+        ("ingest.max_request_bytes", "\"2GiB\"", size("1024", "1073741824")),
+        ("ingest.max_request_bytes", "-1", size("1024", "1073741824")),
+        ("ingest.max_connections", "0", million.clone()),
+        ("ingest.body_timeout", "30", DURATION.into()),
+        ("ingest.commit_timeout", "\"9ms\"", DURATION.into()),
+        ("ingest.grpc.listen", "\"localhost:14317\"", listen.clone()),
+        ("ingest.grpc.listen", "\"14317\"", listen),
+        ("ingest.grpc.listen", "14317", "must be a text".into()),
+        ("ingest.grpc.listen", "\"unix:nyx.sock\"", "must be unix: and the absolute path of a socket".into()),
+        (
+            "ingest.http.listen",
+            "\"127.0.0.1:14318\"",
+            "the OTLP/HTTP door is not part of this version: must be empty".into(),
+        ),
+        ("ingest.in_process.max_bytes", "1", size("65536", "1073741824")),
+        ("log.durability", "\"process\"", "known, but not part of this version: must be \"memory\"".into()),
+        ("log.durability", "\"power\"", "known, but not part of this version: must be \"memory\"".into()),
+        ("log.durability", "\"disk\"", "must be \"memory\"".into()),
+        ("log.memory_max_bytes", "1.5", size("1048576", "68719476736")),
+        ("log.dir", "false", "must be a text of 0 to 4095 bytes".into()),
+        ("export.default.timeout", "\"2h\"", "must be a duration from 10ms to 1h, such as \"10s\"".into()),
+        ("export.default.compression", "\"zstd\"", "must be \"none\" or \"gzip\"".into()),
+        ("export.default.concurrency", "65", whole(1, 64)),
+        ("export.default.batch.min_spans", "0", million.clone()),
+        ("export.default.batch.max_spans", "1000001", million),
+        ("export.default.batch.max_bytes", "1023", size("1024", "1073741824")),
+        (
+            "export.default.batch.max_delay",
+            "\"soon\"",
+            "must be a duration from 0s to 1h, such as \"10s\"".into(),
+        ),
+        (
+            "export.default.retry.initial",
+            "\"0s\"",
+            "must be a duration from 1ms to 1h, such as \"10s\"".into(),
+        ),
+        ("export.default.retry.max", "\"2h\"", "must be a duration from 1ms to 1h, such as \"10s\"".into()),
+        ("export.default.retry.max_retries", "-1", whole(0, u32::MAX)),
+        (
+            "export.default.retry.max_elapsed",
+            "\"1ms\"",
+            "must be a duration from 10ms to 30days, such as \"10s\"".into(),
+        ),
+        ("runtime.io_threads", "257", whole(0, 256)),
+        ("shutdown.timeout", "\"0s\"", DURATION.into()),
+        (
+            "tracing.level",
+            "\"loud\"",
+            "must be \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"".into(),
+        ),
+        ("tracing.format", "\"xml\"", "must be \"auto\", \"text\" or \"json\"".into()),
+        ("telemetry", "1", "must be a table".into()),
+        ("export.default.batch", "\"large\"", "must be a table".into()),
+    ];
+    for (key, value, rule) in cases {
+        let shown = if *value == "[]" { "a list" } else { &value.replace("nan", "NaN") };
+        assert_eq!(refused(&format!("{key} = {value}")), format!("{key} is {shown} (file a.toml): {rule}"));
+    }
+}
+
+#[test]
+fn a_variable_that_cannot_be_is_refused_by_its_name() {
+    assert_eq!(
+        variable_refused("NYX__TELEMETRY__OTLP_SAMPLING_RATE", "high"),
+        "telemetry.otlp_sampling_rate is \"high\" (variable NYX__TELEMETRY__OTLP_SAMPLING_RATE): \
+         must be a number from 0 to 1"
+    );
+    assert_eq!(
+        variable_refused("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317"),
+        "telemetry.otlp_endpoint is \"https://c:4317\" (variable OTEL_EXPORTER_OTLP_ENDPOINT): https:// is known, \
+         but TLS is not part of this version: must be http://host:port or unix:/path"
+    );
+    assert_eq!(
+        variable_refused("NYX__EXPORT__DEFAULT__CONCURRENCY", ""),
+        "export.default.concurrency is \"\" (variable NYX__EXPORT__DEFAULT__CONCURRENCY): \
+         must be a whole number from 1 to 64"
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_known_ones() {
+    assert_eq!(
+        refused("[log]\nsize = 1"),
+        "log.size (file a.toml): unknown key: [log] has durability, memory_max_bytes, dir"
+    );
+    assert_eq!(
+        refused("[security]\nmode = 1"),
+        "security (file a.toml): unknown key: the top has telemetry, ingest, log, export, runtime, shutdown, tracing"
+    );
+    assert_eq!(
+        refused("[export.default.batch]\nspans = 1"),
+        "export.default.batch.spans (file a.toml): unknown key: [export.default.batch] has min_spans, max_spans, \
+         max_bytes, max_delay"
+    );
+    assert_eq!(
+        refused("[export.a]\nendpoint = \"http://a:1\"\nurl = 1"),
+        "export.a.url (file a.toml): unknown key: [export.a] has endpoint, sampling_rate, timeout, headers, \
+         compression, concurrency, batch, retry"
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_its_name() {
+    assert_eq!(
+        variable_refused("NYX__SHUTDOWN__TIMEOUTS", "1s"),
+        "shutdown.timeouts (variable NYX__SHUTDOWN__TIMEOUTS): unknown key: [shutdown] has timeout"
+    );
+    assert_eq!(
+        variable_refused("NYX__SHUTDOWN", "1s"),
+        "shutdown is \"1s\" (variable NYX__SHUTDOWN): must be a table"
+    );
+    assert_eq!(
+        variable_refused("NYX__SHUTDOWN__TIMEOUT__MS", "1"),
+        "shutdown.timeout is a table (variable NYX__SHUTDOWN__TIMEOUT__MS): must be a duration from 10ms to 1h, such as \"10s\""
+    );
+}
+
+#[test]
+fn a_variable_whose_name_is_no_key_is_refused() {
+    for (name, problem) in [
+        ("NYX__", "variable NYX__: must be named NYX__SECTION__KEY"),
+        ("NYX__LOG____DIR", "variable NYX__LOG____DIR: must be named NYX__SECTION__KEY"),
+        ("NYX__LOG.DIR", "variable NYX__LOG.DIR: must be named NYX__SECTION__KEY"),
+        ("NYX__Log__dir", "variable NYX__Log__dir: must be in capitals: NYX__LOG__DIR"),
+        ("NYX_LOG__DIR", "variable NYX_LOG__DIR: not a key of ours: NYX__LOG__DIR would be"),
+    ] {
+        assert_eq!(variable_refused(name, "x"), problem);
+    }
+}
+
+#[test]
+fn variables_that_contradict_each_other_are_refused() {
+    let problems = load(&[], &[("NYX__LOG", "x"), ("NYX__LOG__DIR", "y")]).unwrap_err();
+    assert_eq!(problems, ["variable NYX__LOG__DIR: another variable sets a table or key of that name"]);
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused() {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+
+    let variables = [("OTEL_SERVICE_NAME", OsString::from_vec(vec![0xff]))];
+    let environment = crate::config::Environment::new(variables, false);
+    let invalid = crate::config::Config::load(&[], &environment).unwrap_err();
+    assert_eq!(invalid.to_string(), "variable OTEL_SERVICE_NAME: must be UTF-8");
+}
+
+#[test]
+fn the_default_destination_has_its_place_under_telemetry() {
+    let problems =
+        load(&["[export.default]\nendpoint = \"http://a:1\"\nsampling_rate = 0.1"], &[]).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "export.default.endpoint (file a.toml): the destination \"default\" has it from \
+             telemetry.otlp_endpoint: set that",
+            "export.default.sampling_rate (file a.toml): the destination \"default\" has it from \
+             telemetry.otlp_sampling_rate: set that",
+        ]
+    );
+}
+
+#[test]
+fn a_further_destination_needs_an_endpoint_and_a_fair_name() {
+    assert_eq!(refused("[export.a]"), "export.a.endpoint must be set");
+    assert_eq!(
+        refused("[export.a]\nendpoint = \"http://a:1\"\nsampling_rate = 2"),
+        "export.a.sampling_rate is 2 (file a.toml): must be a number from 0 to 1"
+    );
+    for name in ["A", "a b", "ä", "x23456789012345678901234567890123"] {
+        assert_eq!(
+            refused(&format!("[export.\"{name}\"]\nendpoint = \"http://a:1\"")),
+            format!("[export.{name}]: a destination's name must be 1 to 32 characters of a-z, 0-9, _ and -")
+        );
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    assert_eq!(
+        refused("ingest.max_in_flight_bytes = \"1MiB\""),
+        "ingest.max_request_bytes is 67108864: must not be above ingest.max_in_flight_bytes, which is 1048576"
+    );
+    assert_eq!(
+        refused("log.memory_max_bytes = \"1MiB\""),
+        "ingest.max_request_bytes is 67108864: must not be above log.memory_max_bytes, which is 1048576"
+    );
+    assert_eq!(
+        refused("export.default.batch.min_spans = 8193"),
+        "export.default.batch.min_spans is 8193: must not be above export.default.batch.max_spans, which is 8192"
+    );
+    assert_eq!(
+        refused("export.default.retry.max = \"50ms\""),
+        "export.default.retry.initial is 100ms: must not be above export.default.retry.max, which is 50ms"
+    );
+}
+
+#[test]
+fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
+    let key = "export.default.headers";
+    for (headers, problem) in [
+        ("{ \"a b\" = \"hush\" }", "a b: must be named as an HTTP header is"),
+        ("{ te = \"hush\" }", "te: is set by OTLP/gRPC itself: must not be set"),
+        ("{ grpc-timeout = \"hush\" }", "grpc-timeout: is set by OTLP/gRPC itself: must not be set"),
+        ("{ x-bin = \"hush\" }", "x-bin: binary headers (-bin) cannot be set"),
+        (
+            "{ x = \"hush\\n\" }",
+            "x: must have a value of printable ASCII characters (the value is not shown)",
+        ),
+        ("{ x = \"hüsh\" }", "x: must have a value of printable ASCII characters (the value is not shown)"),
+        ("{ x = \"1\", X = \"2\" }", "x: must be set once"),
+        ("{ x = 1 }", "x (file a.toml): must be a text"),
+    ] {
+        assert_eq!(refused(&format!("{key} = {headers}")), format!("{key}.{problem}"));
+    }
+    assert_eq!(
+        refused(&format!("{key} = \"x=hush\"")),
+        format!("{key} (file a.toml): must be a table of texts")
+    );
+    let many: Vec<String> = (0..65).map(|n| format!("h{n} = \"\"")).collect();
+    assert_eq!(
+        refused(&format!("{key} = {{ {} }}", many.join(", "))),
+        format!("{key}: has 65 headers: must have at most 64")
+    );
+}
+
+#[test]
+fn headers_in_a_variable_are_pairs_and_its_value_is_not_repeated() {
+    let variable = "NYX__EXPORT__DEFAULT__HEADERS";
+    for value in ["hush", "a=%", "a=%4", "a=%zz", "a=%+1", "a=%ff"] {
+        assert_eq!(
+            variable_refused(variable, value),
+            format!(
+                "export.default.headers (variable {variable}): must be name=value,name=value, with %2C for a comma \
+                 and %25 for a percent sign in a value"
+            )
+        );
+    }
+    assert_eq!(
+        variable_refused("NYX__EXPORT__DEFAULT__HEADERS__X_KEY", "hush"),
+        "export.default.headers.x_key (variable NYX__EXPORT__DEFAULT__HEADERS__X_KEY): a variable sets all headers \
+         at once: must be NYX__EXPORT__DEFAULT__HEADERS as name=value,name=value"
+    );
+}
+
+#[test]
+fn a_password_in_a_url_is_not_repeated() {
+    assert_eq!(
+        refused("telemetry.otlp_endpoint = \"http://me:hush@c:4317\""),
+        "telemetry.otlp_endpoint is (not shown) (file a.toml): must not hold a user name or password: use headers"
+    );
+}
+
+#[test]
+fn a_long_value_is_shortened() {
+    let problem = refused(&format!("tracing.level = \"{}\"", "é".repeat(200)));
+    assert!(problem.starts_with(&format!("tracing.level is \"{}…\" (file a.toml): must", "é".repeat(100))));
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let files =
+        ["[log]\ndurability = \"power\"\nsize = 1", "[telemetry]\notlp_endpoint = \"c\"\n[net]\na = 1"];
+    let problems = load(&files, &[("NYX__RUNTIME__IO_THREADS", "many")]).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "telemetry.otlp_endpoint is \"c\" (file b.toml): must be http://host:port or unix:/path",
+            "log.durability is \"power\" (file a.toml): known, but not part of this version: must be \"memory\"",
+            "log.size (file a.toml): unknown key: [log] has durability, memory_max_bytes, dir",
+            "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
+             must be a whole number from 0 to 256",
+            "net (file b.toml): unknown key: the top has telemetry, ingest, log, export, runtime, shutdown, tracing",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_the_place_but_not_the_line() {
+    let problems = load(&["[export.default.headers]\nauthorization = Bearer hush", "a ="], &[]).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "file a.toml: TOML parse error at line 2, column 17: string values must be quoted, expected literal string",
+            "file b.toml: TOML parse error at line 1, column 4: string values must be quoted, expected literal string",
+        ]
+    );
+}
