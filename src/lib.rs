@@ -1,1 +1,8 @@
-//! nyx-daemon library.
+//! The nyx daemon as a library: its command line, its configuration, and what `main` runs.
+
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod exit;
+pub mod logging;
+pub mod run;

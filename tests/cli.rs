@@ -1,0 +1,94 @@
+//! The program from outside: exit statuses and what it prints. Environments are given whole, so nothing
+//! of the machine's own shows through.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+fn nyx_daemon(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_nyx-daemon"))
+        .args(args)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A file of this test's own.
+fn file(name: &str, text: &[u8]) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_valid_configuration_is_called_valid() {
+    let valid = (Some(0), "configuration is valid\n".to_owned(), String::new());
+    assert_eq!(nyx_daemon(&["validate"], &[]), valid);
+    let path = file("valid.toml", b"telemetry.prometheus_addr = \"127.0.0.1:0\"");
+    assert_eq!(nyx_daemon(&["--config", &path, "validate"], &[("OTEL_SERVICE_NAME", "x")]), valid);
+}
+
+#[test]
+fn a_bad_configuration_exits_78_with_every_problem_on_its_line() {
+    let path = file("bad.toml", b"log.durability = \"power\"\nlog.size = 1");
+    let expected = format!(
+        "nyx-daemon: the configuration is not valid\n  \
+         log.durability is \"power\" (file {path}): known, but not part of this version: must be \"memory\"\n  \
+         log.size (file {path}): unknown key: [log] has durability, memory_max_bytes, dir\n  \
+         runtime.io_threads is \"x\" (variable NYX__RUNTIME__IO_THREADS): must be a whole number from 0 to 256\n"
+    );
+    for command in ["validate", "run"] {
+        let output = nyx_daemon(&[command, "--config", &path], &[("NYX__RUNTIME__IO_THREADS", "x")]);
+        assert_eq!(output, (Some(78), String::new(), expected.clone()));
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named_together() {
+    let large = file("large.toml", &[b'#'; (1 << 20) + 1]);
+    let binary = file("binary.toml", &[0xff]);
+    let args = ["validate", "--config", "/nowhere/nyx.toml", "--config", &large, "--config", &binary];
+    let expected = format!(
+        "nyx-daemon: the configuration is not valid\n  \
+         file /nowhere/nyx.toml: cannot be read: No such file or directory (os error 2)\n  \
+         file {large}: is larger than 1048576 bytes\n  \
+         file {binary}: cannot be read: stream did not contain valid UTF-8\n"
+    );
+    assert_eq!(nyx_daemon(&args, &[]), (Some(78), String::new(), expected));
+}
+
+#[test]
+fn a_rust_log_that_cannot_be_read_exits_78() {
+    let (status, _, stderr) = nyx_daemon(&["validate"], &[("RUST_LOG", "a=b=c")]);
+    assert_eq!(
+        (status, stderr.as_str()),
+        (
+            Some(78),
+            "nyx-daemon: variable RUST_LOG is \"a=b=c\": must be filter directives, such as warn or nyx_telemetry=debug\n"
+        )
+    );
+}
+
+#[test]
+fn a_bad_command_line_exits_64() {
+    for args in [&["--confg", "x"][..], &["start"], &["validate", "--config"], &["demo", "--rate", "0"]] {
+        let (status, stdout, stderr) = nyx_daemon(args, &[]);
+        assert_eq!((status, stdout.as_str()), (Some(64), ""), "{args:?}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    let (status, help, _) = nyx_daemon(&["--help"], &[]);
+    assert_eq!(status, Some(0));
+    assert!(help.contains("Usage: nyx-daemon [OPTIONS] [COMMAND]"), "{help}");
+    let version = concat!("nyx-daemon ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    assert_eq!(nyx_daemon(&["--version"], &[]), (Some(0), version, String::new()));
+}
