@@ -38,11 +38,11 @@ pub fn scan<'a>(bytes: &'a [u8], mut visit: impl FnMut(&SpanView<'a>)) -> Result
         // A span takes 32 bytes at least, so this cannot saturate below 128 GiB.
         spans = spans.saturating_add(1);
         visit(&leaf.view);
+        Ok(())
     })?;
     Ok(Scan { spans })
 }
 
-#[allow(dead_code, reason = "split reads the rest")]
 /// A span and where it stands.
 pub(super) struct Leaf<'a> {
     pub(super) view: SpanView<'a>,
@@ -60,7 +60,10 @@ const LEFT_SPAN: u32 = NESTING_MAX - 3;
 const LEFT_IN_SPAN: u32 = NESTING_MAX - 4;
 
 #[inline]
-pub(super) fn walk<'a>(bytes: &'a [u8], mut visit: impl FnMut(Leaf<'a>)) -> Result<(), ScanError> {
+pub(super) fn walk<'a>(
+    bytes: &'a [u8],
+    mut visit: impl FnMut(Leaf<'a>) -> Result<(), Fault>,
+) -> Result<(), ScanError> {
     let mut request = || -> Result<(), Fault> {
         let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
@@ -74,7 +77,10 @@ pub(super) fn walk<'a>(bytes: &'a [u8], mut visit: impl FnMut(Leaf<'a>)) -> Resu
     request().map_err(|fault| fault.within(bytes))
 }
 
-fn resource_spans<'a>(bytes: &'a [u8], visit: &mut impl FnMut(Leaf<'a>)) -> Result<(), Fault> {
+fn resource_spans<'a>(
+    bytes: &'a [u8],
+    visit: &mut impl FnMut(Leaf<'a>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     // The resource may follow the spans, so it is looked for first; what lies between is stepped over.
     let mut service = None;
     let mut reader = Reader::new(bytes);
@@ -164,17 +170,15 @@ fn scope_spans<'a>(
     bytes: &'a [u8],
     resource_spans: &'a [u8],
     service: &'a str,
-    visit: &mut impl FnMut(Leaf<'a>),
+    visit: &mut impl FnMut(Leaf<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
-        let before = reader.rest();
+        let before = reader;
         match reader.key()? {
             scope_spans::SPANS => {
                 let view = span(reader.bytes()?, service)?;
-                let (field, _) =
-                    before.split_at_checked(before.len() - reader.rest().len()).unwrap_or_default();
-                visit(Leaf { view, resource_spans, scope_spans: bytes, field });
+                visit(Leaf { view, resource_spans, scope_spans: bytes, field: before.until(&reader) })?;
             }
             scope_spans::SCOPE => scope(reader.bytes()?)?,
             scope_spans::SCHEMA_URL => reader.check_text("scope_spans.schema_url")?,

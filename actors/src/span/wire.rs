@@ -54,10 +54,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// What is unread.
+    /// What was read between this state of the reader and a later one.
     #[inline(always)]
-    pub(super) const fn rest(&self) -> &'a [u8] {
-        self.rest
+    pub(super) fn until(&self, later: &Self) -> &'a [u8] {
+        let read = self.rest.len().saturating_sub(later.rest.len());
+        self.rest.get(..read).unwrap_or_default()
     }
 
     #[inline(always)]
@@ -209,5 +210,52 @@ impl<'a> Reader<'a> {
             }
             self.skip(inner, left)?;
         }
+    }
+}
+
+/// Length of a varint in bytes, 1 to 10.
+#[inline(always)]
+pub(super) const fn varint_len(value: u64) -> usize {
+    // Seven bits a byte; 0 takes one byte too.
+    (63 - (value | 1).leading_zeros() as usize) / 7 + 1
+}
+
+#[inline(always)]
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Bytes that a length takes where it is written before it is known.
+pub(super) const PADDED_LEN: usize = 5;
+
+/// The length as a varint padded to five bytes (35 bits). Padding is legal, and five bytes is what
+/// decoders that read a length as 32 bits take too.
+pub(super) const fn padded_varint(length: usize) -> [u8; PADDED_LEN] {
+    [
+        length as u8 | 0x80,
+        (length >> 7) as u8 | 0x80,
+        (length >> 14) as u8 | 0x80,
+        (length >> 21) as u8 | 0x80,
+        (length >> 28) as u8 & 0x7f,
+    ]
+}
+
+/// Appends a key of one byte (a field up to 15) and room for a length; returns where the content begins.
+pub(super) fn open_message(out: &mut Vec<u8>, key: u32) -> usize {
+    out.push(key as u8);
+    out.extend_from_slice(&padded_varint(0));
+    out.len()
+}
+
+/// Writes the length of the message whose content began at `content` and ends here.
+pub(super) fn close_message(out: &mut [u8], content: usize) {
+    let length = out.len().saturating_sub(content);
+    let slot = content.checked_sub(PADDED_LEN).and_then(|slot| out.get_mut(slot..content));
+    if let Some(slot) = slot {
+        slot.copy_from_slice(&padded_varint(length));
     }
 }
