@@ -1,8 +1,19 @@
 //! Trace and span ids (W3C Trace Context, section 3.2.2; OTLP `trace.proto`).
 
-use std::{fmt, str::FromStr};
+use std::{
+    cell::RefCell,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    str::FromStr,
+};
 
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use thiserror::Error;
+
+thread_local! {
+    /// Ids need to be unlike each other, not unguessable: a small generator, seeded by the system, a thread.
+    static RNG: RefCell<SmallRng> = RefCell::new(seeded());
+}
 
 /// A text that is no id: wrong length, or a character that is no hexadecimal digit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -11,6 +22,12 @@ pub struct ParseIdError {
     kind: &'static str,
     text: String,
     digits: usize,
+}
+
+fn seeded() -> SmallRng {
+    SmallRng::try_from_os_rng()
+        // Where the system gives none, what the standard library seeds its hash maps with will do.
+        .unwrap_or_else(|_| SmallRng::seed_from_u64(RandomState::new().hash_one("ids")))
 }
 
 macro_rules! id {
@@ -26,6 +43,19 @@ macro_rules! id {
             /// The id with these bytes, big-endian as on the wire.
             pub const fn from_bytes(bytes: [u8; $len]) -> Self {
                 Self(bytes)
+            }
+
+            /// A random id, never the invalid one of zeros.
+            #[inline]
+            pub fn random() -> Self {
+                RNG.with_borrow_mut(|rng| {
+                    loop {
+                        let id = Self::from_int(rng.random());
+                        if id.is_valid() {
+                            return id;
+                        }
+                    }
+                })
             }
 
             /// The id of a wire field, or `None` if its length is wrong.
@@ -117,5 +147,17 @@ mod tests {
         assert!(!TraceId::default().is_valid());
         assert!(SpanId::from_int(1).is_valid());
         assert_eq!(SpanId::from_slice(&[1; 7]), None);
+    }
+
+    #[test]
+    fn random_ids_are_valid_and_differ_within_and_between_threads() {
+        let mut ids: Vec<u64> = (0..1000).map(|_| SpanId::random().to_int()).collect();
+        ids.extend((0..1000).map(|_| (TraceId::random().to_int() >> 64) as u64));
+        let other = std::thread::spawn(|| (0..1000).map(|_| SpanId::random().to_int()).collect::<Vec<_>>());
+        ids.extend(other.join().unwrap());
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 3000);
+        assert!(!ids.contains(&0));
     }
 }

@@ -1,0 +1,248 @@
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::span::testing::{Seen, Tape, mutate, oracle, request, scanned, wild};
+
+fn tape(length: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..length)
+}
+
+fn agrees_with_prost(bytes: &[u8]) -> Result<(), TestCaseError> {
+    match (scanned(bytes), oracle(bytes)) {
+        (Ok(seen), Some(expected)) => prop_assert_eq!(seen, expected),
+        (Err(_), None) => {}
+        (Ok(_), None) => prop_assert!(false, "accepted what prost refuses: {:02x?}", bytes),
+        (Err(error), Some(_)) => prop_assert!(false, "refused what prost accepts: {error}: {:02x?}", bytes),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_request_is_scanned_as_prost_decodes_it(tape in tape(600)) {
+        let request = request(&mut Tape::new(&tape));
+        let bytes = request.encode_to_vec();
+        prop_assert!(scanned(&bytes).is_ok());
+        agrees_with_prost(&bytes)?;
+    }
+
+    #[test]
+    fn whatever_the_wire_format_allows_is_taken_or_refused_as_prost_does(tape in tape(1500)) {
+        agrees_with_prost(&wild(&mut Tape::new(&tape)))?;
+    }
+
+    #[test]
+    fn broken_requests_are_taken_or_refused_as_prost_does(first in tape(400), second in tape(12), plain: bool) {
+        let mut tape = Tape::new(&first);
+        let mut bytes = if plain { request(&mut tape).encode_to_vec() } else { wild(&mut tape) };
+        mutate(&mut Tape::new(&second), &mut bytes);
+        agrees_with_prost(&bytes)?;
+    }
+
+    #[test]
+    fn requests_one_after_the_other_are_one_request(first in tape(300), second in tape(300)) {
+        let first = request(&mut Tape::new(&first)).encode_to_vec();
+        let second = request(&mut Tape::new(&second)).encode_to_vec();
+        let mut expected = scanned(&first).unwrap();
+        expected.extend(scanned(&second).unwrap());
+        prop_assert_eq!(scanned(&[first, second].concat()).unwrap(), expected);
+    }
+}
+
+#[test]
+fn the_generators_reach_both_verdicts_often() {
+    // A property over requests of which all are refused, or none, would prove little.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut accepted, mut refused, mut spans) = (0, 0, 0);
+    for _ in 0..500 {
+        let tape = tape(1500).new_tree(&mut runner).unwrap();
+        let bytes = wild(&mut Tape::new(&proptest::strategy::ValueTree::current(&tape)));
+        match scanned(&bytes) {
+            Ok(seen) => {
+                accepted += 1;
+                spans += seen.len();
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(accepted > 150 && refused > 50 && spans > 150, "{accepted} {refused} {spans}");
+}
+
+/// A field with a length below 128.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2], &[u8::try_from(content.len()).unwrap()], content].concat()
+}
+
+fn request_of(span: &[u8]) -> Vec<u8> {
+    field(1, &field(2, &field(2, span)))
+}
+
+fn ids() -> Vec<u8> {
+    [field(1, &[1; 16]), field(2, &[2; 8])].concat()
+}
+
+fn error_of(bytes: &[u8]) -> String {
+    scan(bytes, |_| {}).unwrap_err().to_string()
+}
+
+#[test]
+fn an_error_says_where_and_what_in_one_line_without_contents() {
+    let valid = request_of(&ids());
+    assert_eq!(scan(&valid, |_| {}).unwrap(), Scan { spans: 1 });
+    let place = "invalid trace request at byte";
+    assert_eq!(error_of(&[0x0a, 5]), format!("{place} 2: message is cut off: 5 bytes needed, 0 left"));
+    assert_eq!(error_of(&[0x0a, 0x80]), format!("{place} 1: message is cut off: 2 bytes needed, 1 left"));
+    assert_eq!(error_of(&[0xff; 12]), format!("{place} 0: varint is longer than 64 bits"));
+    let no_key = "is no field key: field 1 to 536870911, wire type 0 to 5";
+    assert_eq!(error_of(&[0x02, 0]), format!("{place} 1: 2 {no_key}"));
+    assert_eq!(error_of(&[0x17, 0]), format!("{place} 1: 23 {no_key}"));
+    assert_eq!(error_of(&[0x80, 0x80, 0x80, 0x80, 0x10]), format!("{place} 0: 4294967296 {no_key}"));
+    assert_eq!(error_of(&[0x14, 0]), format!("{place} 1: group 2 ends without its beginning"));
+    assert_eq!(error_of(&[0x08, 0]), format!("{place} 1: field 1 of request does not have wire type 0"));
+    assert_eq!(
+        error_of(&request_of(&[ids(), field(5, b"secret\xff")].concat())),
+        format!("{place} 36: span.name is not utf-8")
+    );
+    assert_eq!(
+        error_of(&request_of(&[ids(), field(9, &field(2, &field(1, b"secret\xff")))].concat())),
+        format!("{place} 40: any_value.string_value is not utf-8")
+    );
+    assert_eq!(
+        error_of(&request_of(&field(1, &[1; 15]))),
+        format!("{place} 6: span.trace_id has 15 bytes, not 16")
+    );
+    assert_eq!(
+        error_of(&request_of(&field(1, &[1; 16]))),
+        format!("{place} 6: span.span_id has 0 bytes, not 8")
+    );
+    let parent = [ids(), field(4, &[0; 7])].concat();
+    assert_eq!(error_of(&request_of(&parent)), format!("{place} 6: span.parent_span_id has 7 bytes, not 8"));
+    let link = [ids(), field(13, &field(1, &[1; 16]))].concat();
+    assert_eq!(error_of(&request_of(&link)), format!("{place} 36: link.span_id has 0 bytes, not 8"));
+}
+
+#[test]
+fn the_nesting_bound_is_prosts_to_the_level() {
+    // Each array around a value takes two levels: ArrayValue and AnyValue.
+    let nested = |arrays: usize, innermost: &[u8]| {
+        let mut value = innermost.to_vec();
+        for _ in 0..arrays {
+            for number in [1, 5] {
+                let mut outer = vec![number << 3 | 2];
+                prost::encoding::encode_varint(value.len() as u64, &mut outer);
+                outer.extend(value);
+                value = outer;
+            }
+        }
+        for number in [2, 9] {
+            let mut outer = vec![number << 3 | 2];
+            prost::encoding::encode_varint(value.len() as u64, &mut outer);
+            outer.extend(value);
+            value = outer;
+        }
+        value = [ids(), value].concat();
+        for number in [2, 2, 1] {
+            let mut outer = vec![number << 3 | 2];
+            prost::encoding::encode_varint(value.len() as u64, &mut outer);
+            outer.extend(value);
+            value = outer;
+        }
+        value
+    };
+    let deep = nested(47, &[]);
+    assert_eq!(scan(&deep, |_| {}).unwrap().spans, 1);
+    for arrays in 45..52 {
+        // Known field, unknown field, unknown groups: each counts levels in its own way.
+        for innermost in [&[][..], &[0x18, 1], &[0x48, 1], &[0x4b, 0x4c], &[0x4b, 0x48, 1, 0x4c], &[0x2a, 0]]
+        {
+            let bytes = nested(arrays, innermost);
+            let prost = ExportTraceServiceRequest::decode(&bytes[..]).is_ok();
+            assert_eq!(scan(&bytes, |_| {}).is_ok(), prost, "{arrays} arrays around {innermost:02x?}");
+        }
+    }
+    let error = scan(&nested(60, &[]), |_| {}).unwrap_err();
+    assert_eq!(error.fault, ScanFault::Nesting { limit: 100 });
+    assert_eq!(error.fault.to_string(), "messages nest deeper than 100 levels");
+
+    for depth in 95..105 {
+        let groups = [vec![0x4b; depth], vec![0x4c; depth]].concat();
+        let prost = ExportTraceServiceRequest::decode(&groups[..]).is_ok();
+        assert_eq!(scan(&groups, |_| {}).is_ok(), prost, "{depth} groups");
+    }
+}
+
+#[test]
+fn a_million_nested_groups_are_refused_without_a_deep_stack() {
+    assert!(scan(&vec![0x4b; 1_000_000], |_| {}).is_err());
+}
+
+fn attribute_bytes(key: &str, value: &[u8]) -> Vec<u8> {
+    [field(1, key.as_bytes()), field(2, value)].concat()
+}
+
+fn service_of(resources: &[Vec<u8>]) -> String {
+    let attributes: Vec<u8> = resources.iter().flat_map(|attribute| field(1, &field(1, attribute))).collect();
+    let scope_spans = field(2, &field(2, &ids()));
+    let mut services = Vec::new();
+    for order in [[attributes.clone(), scope_spans.clone()], [scope_spans, attributes]] {
+        let bytes = field(1, &order.concat());
+        assert_eq!(scanned(&bytes).ok(), oracle(&bytes));
+        scan(&bytes, |view| services.push(view.service.to_owned())).unwrap();
+    }
+    assert_eq!(services.len(), 2);
+    assert_eq!(services[0], services[1], "the resource counts wherever it stands");
+    services.swap_remove(0)
+}
+
+#[test]
+fn the_first_string_named_service_name_of_all_merged_resources_is_the_service() {
+    let text = |value: &str| attribute_bytes("service.name", &field(1, value.as_bytes()));
+    assert_eq!(service_of(&[]), "");
+    assert_eq!(service_of(&[text("shop")]), "shop");
+    assert_eq!(service_of(&[text(""), text("shop")]), "");
+    assert_eq!(service_of(&[attribute_bytes("service", &field(1, b"x")), text("a"), text("b")]), "a");
+    // A number does not count, nor does a string that a later number replaced.
+    assert_eq!(service_of(&[attribute_bytes("service.name", &[0x18, 7]), text("shop")]), "shop");
+    let replaced = attribute_bytes("service.name", &[field(1, b"old"), vec![0x18, 7]].concat());
+    assert_eq!(service_of(&[replaced, text("shop")]), "shop");
+    // An unknown field replaces nothing; the last key, the last string and a second value count.
+    let unknown = attribute_bytes("service.name", &[field(1, b"kept"), vec![0x48, 7]].concat());
+    assert_eq!(service_of(&[unknown]), "kept");
+    let twice = [attribute_bytes("other", &field(1, b"first")), text("last")].concat();
+    assert_eq!(service_of(&[twice]), "last");
+    let renamed = [text("shop"), field(1, b"other")].concat();
+    assert_eq!(service_of(&[renamed]), "");
+}
+
+#[test]
+fn fields_may_come_in_any_order_and_the_last_of_several_counts() {
+    let late = [
+        field(9, &attribute_bytes("k", &field(1, b"v"))),
+        field(5, b"first"),
+        field(15, &[0x18, 2]),
+        field(2, &[9; 3]),
+        ids(),
+        field(15, &field(2, b"a message alone leaves the code")),
+        field(5, b"last"),
+        vec![0x30, 9, 0x30, 3],
+    ];
+    let bytes = request_of(&late.concat());
+    let seen = scanned(&bytes).unwrap();
+    assert_eq!(Some(&seen), oracle(&bytes).as_ref());
+    let [Seen { name, kind, status, span_id, .. }] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(
+        (name.as_str(), *kind, *status, *span_id),
+        ("last", SpanKind::Client, StatusCode::Error, SpanId::from_bytes([2; 8]))
+    );
+}
+
+#[test]
+fn an_empty_request_and_empty_containers_hold_no_spans() {
+    for bytes in [&[][..], &[0x0a, 0], &[0x0a, 2, 0x12, 0], &[0x48, 1]] {
+        assert_eq!(scan(bytes, |_| panic!("no span")).unwrap(), Scan::default());
+    }
+}
