@@ -1,5 +1,305 @@
-//! Aggregation.
+//! Aggregation of a batch: from spans to what they add to the RED metrics (level 0).
 
-/// What a batch adds to the RED metrics.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RedDelta {}
+use std::{fmt, hash::BuildHasher as _, sync::Arc};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::Bounds;
+use crate::span::{SpanKind, SpanView, StatusCode};
+
+/// Bytes of a label's value at most; the rest of a longer text is cut at a character's boundary.
+pub const LABEL_BYTES_MAX: usize = 256;
+
+/// Distinct series of one delta at most. What comes after is counted from the log (see
+/// [`RedDelta::is_complete`]), so that no batch of strange names makes a large delta.
+const SERIES_MAX: usize = 2_048;
+
+/// A scratch keeps room for this many series between batches.
+const SERIES_KEPT: usize = 256;
+
+/// What tells one series from another; the texts are cut at [`LABEL_BYTES_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RedKey<'a> {
+    /// `service.name`; empty where the resource has none. The spanmetrics connector leaves such spans out;
+    /// here every span counts, in a series without that label.
+    pub service: &'a str,
+    /// The span's name, possibly empty.
+    pub name: &'a str,
+    /// The span's kind.
+    pub kind: SpanKind,
+    /// The status code.
+    pub status: StatusCode,
+}
+
+/// What a batch adds to the RED metrics. It owns its texts: no byte of the batch is kept alive.
+#[derive(Clone, Default, PartialEq)]
+pub struct RedDelta {
+    /// `None` in a delta of no spans that no scratch made.
+    bounds: Option<Arc<Bounds>>,
+    texts: Box<str>,
+    entries: Box<[Entry]>,
+    /// `bounds.buckets()` counts for each entry, one entry after the other.
+    buckets: Box<[u64]>,
+    spans: u64,
+    uncounted: u64,
+}
+
+/// One series of a delta.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RedEntry<'a> {
+    /// Which series.
+    pub key: RedKey<'a>,
+    /// Spans.
+    pub count: u64,
+    /// The sum of their durations in nanoseconds; 128 bits hold any sum of any 64-bit durations.
+    pub sum_nanos: u128,
+    /// Spans in each bucket, not cumulated; one more than there are bounds.
+    pub buckets: &'a [u64],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    service: Text,
+    name: Text,
+    kind: SpanKind,
+    status: StatusCode,
+    hash: u64,
+    count: u64,
+    sum_nanos: u128,
+}
+
+/// A slice of a delta's texts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Text {
+    start: u32,
+    len: u32,
+}
+
+impl Text {
+    #[inline]
+    fn of(self, texts: &str) -> &str {
+        let start = self.start as usize;
+        texts.get(start..start + self.len as usize).unwrap_or_default()
+    }
+}
+
+impl RedDelta {
+    /// The spans that this delta stands for.
+    pub fn spans(&self) -> u64 {
+        self.spans
+    }
+
+    /// False where the batch had more distinct series than a delta takes: its spans are then to be counted
+    /// from the log, in steps.
+    pub fn is_complete(&self) -> bool {
+        self.uncounted == 0
+    }
+
+    /// The bounds of the histograms.
+    pub fn bounds(&self) -> Option<&Arc<Bounds>> {
+        self.bounds.as_ref()
+    }
+
+    /// The series, in the order in which the batch brought them.
+    pub fn entries(&self) -> impl Iterator<Item = RedEntry<'_>> {
+        let stride = self.bounds.as_ref().map_or(1, |bounds| bounds.buckets());
+        self.entries.iter().zip(self.buckets.chunks_exact(stride)).map(|(entry, buckets)| RedEntry {
+            key: entry.key(&self.texts),
+            count: entry.count,
+            sum_nanos: entry.sum_nanos,
+            buckets,
+        })
+    }
+}
+
+impl fmt::Debug for RedDelta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedDelta")
+            .field("spans", &self.spans)
+            .field("series", &self.entries.len())
+            .field("uncounted", &self.uncounted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn key<'a>(&self, texts: &'a str) -> RedKey<'a> {
+        RedKey {
+            service: self.service.of(texts),
+            name: self.name.of(texts),
+            kind: self.kind,
+            status: self.status,
+        }
+    }
+}
+
+/// Aggregates batch after batch; one for each thread that scans.
+///
+/// A span costs two hashes at most (the service's is remembered from the span before), one probe and a
+/// binary search among the bounds. Texts come from strangers, so the hash is randomly seeded.
+pub struct RedScratch {
+    bounds: Arc<Bounds>,
+    hasher: RandomState,
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    buckets: Vec<u64>,
+    texts: String,
+    spans: u64,
+    uncounted: u64,
+    /// The service of the span before, with its hash.
+    service: String,
+    service_hash: u64,
+}
+
+impl RedScratch {
+    /// A scratch for histograms with these bounds.
+    pub fn new(bounds: Arc<Bounds>) -> Self {
+        let hasher = RandomState::default();
+        let service_hash = hasher.hash_one("");
+        Self {
+            bounds,
+            hasher,
+            index: HashTable::new(),
+            entries: Vec::new(),
+            buckets: Vec::new(),
+            texts: String::new(),
+            spans: 0,
+            uncounted: 0,
+            service: String::new(),
+            service_hash,
+        }
+    }
+
+    /// Counts a span of the batch. Past the limit of distinct series the delta only knows how many there
+    /// were, and is incomplete.
+    #[inline]
+    pub fn observe(&mut self, span: &SpanView<'_>) {
+        if !self.try_observe(span) {
+            self.spans += 1;
+            self.uncounted += 1;
+        }
+    }
+
+    /// Counts a span, or returns false and changes nothing if it would need a series beyond the limit.
+    #[inline]
+    pub fn try_observe(&mut self, span: &SpanView<'_>) -> bool {
+        let Some(at) = self.entry(&RedKey {
+            service: cut(span.service),
+            name: cut(span.name),
+            kind: span.kind,
+            status: span.status,
+        }) else {
+            return false;
+        };
+        let nanos = span.duration_nanos();
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.count += 1;
+            entry.sum_nanos += u128::from(nanos);
+        }
+        if let Some(bucket) = self.buckets.get_mut(at * self.bounds.buckets() + self.bounds.bucket(nanos)) {
+            *bucket += 1;
+        }
+        self.spans += 1;
+        true
+    }
+
+    /// What the spans since the last `take` add; the scratch is empty afterwards.
+    pub fn take(&mut self) -> RedDelta {
+        let delta = RedDelta {
+            bounds: Some(Arc::clone(&self.bounds)),
+            texts: self.texts.as_str().into(),
+            entries: self.entries.as_slice().into(),
+            buckets: self.buckets.as_slice().into(),
+            spans: self.spans,
+            uncounted: self.uncounted,
+        };
+        self.clear();
+        delta
+    }
+
+    fn clear(&mut self) {
+        if self.entries.len() > SERIES_KEPT {
+            *self = Self::new(Arc::clone(&self.bounds));
+            return;
+        }
+        self.index.clear();
+        self.entries.clear();
+        self.buckets.clear();
+        self.texts.clear();
+        self.spans = 0;
+        self.uncounted = 0;
+    }
+
+    /// Where the series with this key is, made if need be; `None` where it would be one too many.
+    #[inline]
+    fn entry(&mut self, key: &RedKey<'_>) -> Option<usize> {
+        if key.service != self.service {
+            self.service.clear();
+            self.service.push_str(key.service);
+            self.service_hash = self.hasher.hash_one(key.service);
+        }
+        let kind_and_status = u64::from(key.kind as u8) << 8 | u64::from(key.status as u8);
+        let hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, key.name.as_bytes()));
+        let (entries, texts) = (&self.entries, self.texts.as_str());
+        let found = self.index.find(hash, |&at| {
+            entries.get(at as usize).is_some_and(|entry| entry.hash == hash && entry.key(texts) == *key)
+        });
+        match found {
+            Some(&at) => Some(at as usize),
+            None => self.insert(key, hash),
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, key: &RedKey<'_>, hash: u64) -> Option<usize> {
+        let at = self.entries.len();
+        if at >= SERIES_MAX {
+            return None;
+        }
+        let entry = Entry {
+            service: self.keep(key.service)?,
+            name: self.keep(key.name)?,
+            kind: key.kind,
+            status: key.status,
+            hash,
+            count: 0,
+            sum_nanos: 0,
+        };
+        self.entries.push(entry);
+        self.buckets.resize(self.entries.len() * self.bounds.buckets(), 0);
+        let entries = &self.entries;
+        let rehash = |&at: &u32| entries.get(at as usize).map_or(0, |entry| entry.hash);
+        self.index.insert_unique(hash, u32::try_from(at).ok()?, rehash);
+        Some(at)
+    }
+
+    fn keep(&mut self, text: &str) -> Option<Text> {
+        let start = u32::try_from(self.texts.len()).ok()?;
+        self.texts.push_str(text);
+        Some(Text { start, len: u32::try_from(text.len()).ok()? })
+    }
+}
+
+impl fmt::Debug for RedScratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedScratch")
+            .field("spans", &self.spans)
+            .field("series", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A label's value: the text, or as much of it as the limit takes.
+#[inline]
+fn cut(text: &str) -> &str {
+    if text.len() <= LABEL_BYTES_MAX {
+        text
+    } else {
+        text.get(..text.floor_char_boundary(LABEL_BYTES_MAX)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

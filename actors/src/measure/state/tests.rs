@@ -1,0 +1,83 @@
+use super::*;
+use crate::{
+    measure::RedScratch,
+    span::{SpanId, SpanView, TraceId},
+};
+
+const T0: Duration = Duration::from_secs(100);
+const T1: Duration = Duration::from_secs(200);
+
+fn delta(bounds: &Arc<Bounds>, names: &[&str]) -> RedDelta {
+    let mut scratch = RedScratch::new(Arc::clone(bounds));
+    for name in names {
+        scratch.observe(&SpanView {
+            service: "s",
+            name,
+            kind: SpanKind::Server,
+            status: if *name == "bad" { StatusCode::Error } else { StatusCode::Ok },
+            start_unix_nano: 0,
+            end_unix_nano: 5_000_000,
+            trace_id: TraceId::from_int(1),
+            span_id: SpanId::from_int(1),
+        });
+    }
+    scratch.take()
+}
+
+fn state(series_max: usize) -> (Arc<Bounds>, RedState) {
+    let bounds = Arc::new(Bounds::default());
+    (Arc::clone(&bounds), RedState::new(bounds, series_max))
+}
+
+fn counts(state: &RedState) -> Vec<(String, u64, Duration)> {
+    let mut all: Vec<_> = state
+        .snapshot()
+        .series
+        .iter()
+        .map(|s| (s.name.to_string(), s.counts.count, s.counts.created))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_delta_counts_once_and_only_at_the_position() {
+    let (bounds, mut state) = state(10);
+    let two = delta(&bounds, &["a", "b"]);
+    assert_eq!(state.merge(1, &two, T0), Merge::Gap);
+    assert_eq!(state.merge(0, &two, T0), Merge::Counted);
+    assert_eq!(state.merge(0, &two, T1), Merge::Already);
+    assert_eq!(state.merge(1, &two, T1), Merge::Gap, "half of it is counted");
+    assert_eq!(state.merge(2, &delta(&bounds, &[]), T1), Merge::Already, "no spans, nothing to count");
+    assert_eq!(state.position(), 2);
+    assert_eq!(counts(&state), [("a".into(), 1, T0), ("b".into(), 1, T0)]);
+}
+
+#[test]
+fn a_series_is_created_when_its_first_span_is_counted() {
+    let (bounds, mut state) = state(10);
+    state.merge(0, &delta(&bounds, &["a"]), T0);
+    state.merge(1, &delta(&bounds, &["a", "b"]), T1);
+    assert_eq!(counts(&state), [("a".into(), 2, T0), ("b".into(), 1, T1)]);
+}
+
+#[test]
+fn past_the_cap_old_series_go_on_and_new_ones_share_the_overflow_series() {
+    let (bounds, mut state) = state(2);
+    state.merge(0, &delta(&bounds, &["a", "b", "c"]), T0);
+    state.merge(3, &delta(&bounds, &["a", "bad", "d"]), T1);
+    assert_eq!(counts(&state), [("a".into(), 2, T0), ("b".into(), 1, T0)]);
+    let overflow = state.snapshot().overflow.unwrap();
+    assert_eq!((overflow.count, overflow.errors, overflow.created), (3, 1, T0));
+    assert_eq!(overflow.sum_nanos, 15_000_000);
+    assert_eq!(overflow.buckets.iter().sum::<u64>(), 3);
+    assert_eq!(state.position(), 6);
+}
+
+#[test]
+fn a_delta_with_other_bounds_is_left_to_the_log() {
+    let (_, mut state) = state(2);
+    let other = Arc::new(Bounds::new(&[Duration::from_secs(1)]).unwrap());
+    assert_eq!(state.merge(0, &delta(&other, &["a"]), T0), Merge::Gap);
+    assert_eq!(state.position(), 0);
+}
