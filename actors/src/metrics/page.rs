@@ -1,0 +1,359 @@
+//! A metrics page as data, from which either text is made.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use prometheus::proto;
+
+use super::{Counter, Family, Gauge, Histogram, Kind, PAGE_LEFT_OUT, Unit};
+
+/// Collects the series of one scrape.
+///
+/// A series that would break the page (a second one with the same labels, a histogram whose buckets do not
+/// match its bounds, a foreign family with a reserved name) is left out and counted. A label with an empty
+/// value is not written: to Prometheus both are the same.
+#[derive(Debug)]
+pub struct Page {
+    started: Duration,
+    families: BTreeMap<String, PageFamily>,
+    left_out: u64,
+}
+
+/// A family of a finished page: at least one series, no two with the same labels, in the labels' order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PageFamily {
+    /// What the `prometheus` crate's encoder takes.
+    pub family: proto::MetricFamily,
+    /// The name in OpenMetrics.
+    pub open_name: String,
+    /// The kind; agrees with the family's type.
+    pub kind: Kind,
+    /// The unit, if there is one.
+    pub unit: Option<Unit>,
+    /// When each of the family's series began, since the Unix epoch; `None` for gauges.
+    pub created: Vec<Option<Duration>>,
+}
+
+/// A histogram's series.
+#[derive(Debug, Clone, Copy)]
+pub struct HistogramValue<'a> {
+    /// Upper bounds of the buckets, ascending, without `+Inf`.
+    pub bounds: &'a [f64],
+    /// The count of each bucket, not cumulated; one more than there are bounds.
+    pub buckets: &'a [u64],
+    /// The sum of the observations, in the family's unit.
+    pub sum: f64,
+    /// When the counts began at 0, since the Unix epoch.
+    pub created: Duration,
+}
+
+/// Series left out of all pages so far; outlives each page.
+#[derive(Debug, Default)]
+pub struct LeftOut(AtomicU64);
+
+impl Page {
+    /// An empty page of a daemon that started at `started`, since the Unix epoch.
+    pub fn new(started: Duration) -> Self {
+        Self { started, families: BTreeMap::new(), left_out: 0 }
+    }
+
+    /// A counter that began with the daemon.
+    pub fn counter<const N: usize>(&mut self, family: &'static Counter<N>, labels: [&str; N], value: u64) {
+        self.counter_since(family, labels, value, self.started);
+    }
+
+    /// A counter that began at `created`, since the Unix epoch.
+    pub fn counter_since<const N: usize>(
+        &mut self,
+        family: &'static Counter<N>,
+        labels: [&str; N],
+        value: u64,
+        created: Duration,
+    ) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = proto::Metric::default();
+        metric.set_counter(counter);
+        self.push(family.family(), &labels, metric, Some(created));
+    }
+
+    /// A gauge.
+    pub fn gauge<const N: usize>(&mut self, family: &'static Gauge<N>, labels: [&str; N], value: f64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        self.push(family.family(), &labels, proto::Metric::from_gauge(gauge), None);
+    }
+
+    /// A histogram.
+    pub fn histogram<const N: usize>(
+        &mut self,
+        family: &'static Histogram<N>,
+        labels: [&str; N],
+        value: HistogramValue<'_>,
+    ) {
+        let HistogramValue { bounds, buckets, sum, created } = value;
+        let ascending = bounds.iter().all(|b| b.is_finite()) && bounds.is_sorted_by(|a, b| a < b);
+        if buckets.len() != bounds.len() + 1 || !ascending || sum.is_nan() {
+            self.left_out += 1;
+            return;
+        }
+        let mut cumulated = 0u64;
+        let mut cumulate = |count: &u64| {
+            cumulated = cumulated.saturating_add(*count);
+            cumulated
+        };
+        let mut histogram = proto::Histogram::default();
+        let bucket = |(count, &bound): (&u64, &f64)| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_cumulative_count(cumulate(count));
+            bucket.set_upper_bound(bound);
+            bucket
+        };
+        histogram.set_bucket(buckets.iter().zip(bounds).map(bucket).collect());
+        histogram.set_sample_count(buckets.last().map_or(0, cumulate));
+        histogram.set_sample_sum(sum);
+        let mut metric = proto::Metric::default();
+        metric.set_histogram(histogram);
+        self.push(family.family(), &labels, metric, Some(created));
+    }
+
+    /// Families from elsewhere, such as the `prometheus` crate's `ProcessCollector`; their counters began with
+    /// the daemon.
+    pub fn foreign(&mut self, families: Vec<proto::MetricFamily>) {
+        for family in families {
+            let series = family.get_metric().len() as u64;
+            match self.adopt(family) {
+                Some(adopted) => {
+                    self.families.insert(adopted.family.name().to_owned(), adopted);
+                }
+                None => self.left_out += series,
+            }
+        }
+    }
+
+    /// The page: families and their series in the order of their names and labels.
+    pub fn finish(mut self, left_out: &LeftOut) -> Vec<PageFamily> {
+        for family in self.families.values_mut() {
+            self.left_out += family.sort_and_dedup();
+        }
+        let total = left_out.0.fetch_add(self.left_out, Relaxed).saturating_add(self.left_out);
+        self.counter(&PAGE_LEFT_OUT, [], total);
+        self.families.into_values().filter(|family| !family.created.is_empty()).collect()
+    }
+
+    fn push(
+        &mut self,
+        declared: &'static Family,
+        values: &[&str],
+        mut metric: proto::Metric,
+        created: Option<Duration>,
+    ) {
+        metric.set_label(
+            declared.labels.iter().zip(values).filter(|(_, value)| !value.is_empty()).map(label).collect(),
+        );
+        if !self.families.contains_key(declared.name) {
+            self.families.insert(declared.name.to_owned(), PageFamily::of(declared));
+        }
+        if let Some(family) = self.families.get_mut(declared.name) {
+            family.family.mut_metric().push(metric);
+            family.created.push(created);
+        }
+    }
+
+    /// The family if nothing about it would break the page.
+    fn adopt(&self, family: proto::MetricFamily) -> Option<PageFamily> {
+        let kind = match family.get_field_type() {
+            proto::MetricType::COUNTER => Kind::Counter,
+            proto::MetricType::GAUGE => Kind::Gauge,
+            proto::MetricType::HISTOGRAM => Kind::Histogram,
+            proto::MetricType::SUMMARY | proto::MetricType::UNTYPED => return None,
+        };
+        let name = family.name();
+        let open_name = match kind {
+            Kind::Counter => name.strip_suffix("_total")?,
+            Kind::Gauge | Kind::Histogram => name,
+        };
+        let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());
+        if !is_name(name) || !labels.clone().all(|label| is_name(label.name()) && label.name() != "le") {
+            return None;
+        }
+        let declared = super::ALL.iter().map(|family| (family.open_name(), family.kind));
+        let present = self.families.values().map(|family| (family.open_name.as_str(), family.kind));
+        let taken: HashSet<String> =
+            declared.chain(present).flat_map(|(name, kind)| reserved_names(name, kind)).collect();
+        if reserved_names(open_name, kind).iter().any(|name| taken.contains(name)) {
+            return None;
+        }
+        let open_name = open_name.to_owned();
+        let unit = [Unit::Bytes, Unit::Seconds]
+            .into_iter()
+            .find(|unit| open_name.strip_suffix(unit.name()).is_some_and(|rest| rest.ends_with('_')));
+        let created = if kind == Kind::Gauge { None } else { Some(self.started) };
+        let created = vec![created; family.get_metric().len()];
+        Some(PageFamily { family, open_name, kind, unit, created })
+    }
+}
+
+impl PageFamily {
+    fn of(declared: &'static Family) -> Self {
+        let mut family = proto::MetricFamily::default();
+        family.set_name(declared.name.to_owned());
+        family.set_help(declared.help.to_owned());
+        family.set_field_type(match declared.kind {
+            Kind::Counter => proto::MetricType::COUNTER,
+            Kind::Gauge => proto::MetricType::GAUGE,
+            Kind::Histogram => proto::MetricType::HISTOGRAM,
+        });
+        let open_name = declared.open_name().to_owned();
+        Self { family, open_name, kind: declared.kind, unit: declared.unit, created: Vec::new() }
+    }
+
+    /// Puts the series in order and returns how many it left out: of those with the same labels, all but the
+    /// first that was given.
+    fn sort_and_dedup(&mut self) -> u64 {
+        let mut series: Vec<_> = self.family.take_metric().into_iter().zip(self.created.drain(..)).collect();
+        let before = series.len();
+        series.sort_by(|(a, _), (b, _)| by_labels(a, b));
+        series.dedup_by(|(a, _), (b, _)| by_labels(a, b) == Ordering::Equal);
+        let (metrics, created): (Vec<_>, Vec<_>) = series.into_iter().unzip();
+        self.family.set_metric(metrics);
+        self.created = created;
+        (before - self.created.len()) as u64
+    }
+}
+
+fn by_labels(a: &proto::Metric, b: &proto::Metric) -> Ordering {
+    let key = |label: &proto::LabelPair, other: &proto::LabelPair| {
+        label.name().cmp(other.name()).then_with(|| label.value().cmp(other.value()))
+    };
+    let (a, b) = (a.get_label(), b.get_label());
+    let differ = a.iter().zip(b).map(|(a, b)| key(a, b)).find(|order| order.is_ne());
+    differ.unwrap_or_else(|| a.len().cmp(&b.len()))
+}
+
+fn label((name, value): (&&str, &&str)) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name((*name).to_owned());
+    pair.set_value((*value).to_owned());
+    pair
+}
+
+/// A name of a metric or label that every version of Prometheus reads.
+fn is_name(name: &str) -> bool {
+    let first = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+    name.bytes().next().is_some_and(first) && name.bytes().all(|b| first(b) || b.is_ascii_digit())
+}
+
+/// Every name that a family's samples and headers take, in either format.
+pub(super) fn reserved_names(open_name: &str, kind: Kind) -> Vec<String> {
+    let suffixes: &[&str] = match kind {
+        Kind::Counter => &["", "_total", "_created"],
+        Kind::Gauge => &[""],
+        Kind::Histogram => &["", "_bucket", "_count", "_sum", "_created"],
+    };
+    suffixes.iter().map(|suffix| format!("{open_name}{suffix}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::*, *};
+
+    const START: Duration = Duration::from_secs(1_000);
+
+    fn left_out(page: Page) -> (Vec<PageFamily>, f64) {
+        let mut families = page.finish(&LeftOut::default());
+        let at = families.iter().position(|f| f.family.name() == PAGE_LEFT_OUT.family().name).unwrap();
+        let count = families.remove(at).family.get_metric()[0].get_counter().get_value();
+        (families, count)
+    }
+
+    fn foreign(name: &str, kind: proto::MetricType) -> proto::MetricFamily {
+        let mut family = proto::MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(vec![proto::Metric::default()]);
+        family
+    }
+
+    #[test]
+    fn families_and_series_stand_in_the_order_of_their_names_whatever_order_they_came_in() {
+        let mut page = Page::new(START);
+        page.gauge(&LOG_BYTES, [], 1.0);
+        page.counter(&DOOR_REQUESTS_REFUSED, ["http", "size"], 1);
+        page.counter(&DOOR_REQUESTS_REFUSED, ["grpc", "size"], 2);
+        let (families, left_out) = left_out(page);
+        let names: Vec<_> = families.iter().map(|f| f.family.name()).collect();
+        assert_eq!(names, ["nyx_door_requests_refused_total", "nyx_log_bytes"]);
+        let values: Vec<_> =
+            families[0].family.get_metric().iter().map(|m| m.get_counter().get_value()).collect();
+        assert_eq!((values, left_out), (vec![2.0, 1.0], 0.0));
+    }
+
+    #[test]
+    fn a_second_series_with_the_same_labels_is_left_out_and_counted() {
+        let mut page = Page::new(START);
+        page.gauge(&DOOR_CONNECTIONS, ["grpc"], 1.0);
+        page.gauge(&DOOR_CONNECTIONS, ["http"], 7.0);
+        page.gauge(&DOOR_CONNECTIONS, ["grpc"], 2.0);
+        let (families, left_out) = left_out(page);
+        assert_eq!(left_out, 1.0);
+        let values: Vec<_> =
+            families[0].family.get_metric().iter().map(|m| m.get_gauge().get_value()).collect();
+        assert_eq!(values, [1.0, 7.0], "the first one stays");
+    }
+
+    #[test]
+    fn a_histogram_that_does_not_match_its_bounds_is_left_out_and_counted() {
+        let mut page = Page::new(START);
+        let good = HistogramValue { bounds: &[1.0, 2.0], buckets: &[1, 0, 3], sum: 9.0, created: START };
+        page.histogram(&SPAN_DURATION, ["a", "", "", "", ""], good);
+        page.histogram(&SPAN_DURATION, ["b", "", "", "", ""], HistogramValue { buckets: &[1, 0], ..good });
+        page.histogram(&SPAN_DURATION, ["c", "", "", "", ""], HistogramValue { bounds: &[2.0, 1.0], ..good });
+        page.histogram(&SPAN_DURATION, ["d", "", "", "", ""], HistogramValue { sum: f64::NAN, ..good });
+        let (families, left_out) = left_out(page);
+        assert_eq!(left_out, 3.0);
+        let metric = &families[0].family.get_metric()[0];
+        assert_eq!(metric.get_label().len(), 1, "labels with an empty value are not written");
+        let histogram = metric.get_histogram();
+        let counts: Vec<_> = histogram.get_bucket().iter().map(|b| b.cumulative_count()).collect();
+        assert_eq!((counts, histogram.get_sample_count()), (vec![1, 1], 4));
+    }
+
+    #[test]
+    fn a_foreign_family_that_would_break_the_page_is_left_out_and_counted() {
+        use proto::MetricType::{COUNTER, GAUGE, SUMMARY, UNTYPED};
+        let mut page = Page::new(START);
+        page.foreign(vec![
+            foreign("process_cpu_seconds_total", COUNTER),
+            foreign("process_cpu_seconds", GAUGE),
+            foreign("nyx_span_count", GAUGE),
+            foreign("nyx_span_duration_seconds_sum", GAUGE),
+            foreign("no_suffix", COUNTER),
+            foreign("a summary", SUMMARY),
+            foreign("untyped", UNTYPED),
+            foreign("dotted.name", GAUGE),
+            foreign("", GAUGE),
+        ]);
+        let (families, left_out) = left_out(page);
+        assert_eq!((families.len(), left_out), (1, 8.0));
+        let cpu = &families[0];
+        assert_eq!((cpu.open_name.as_str(), cpu.unit), ("process_cpu_seconds", Some(Unit::Seconds)));
+        assert_eq!(cpu.created, [Some(START)]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_over_all_pages() {
+        let total = LeftOut::default();
+        let scrape = || {
+            let mut page = Page::new(START);
+            page.gauge(&LOG_BYTES, [], 1.0);
+            page.gauge(&LOG_BYTES, [], 2.0);
+            page.finish(&total)[1].family.get_metric()[0].get_counter().get_value()
+        };
+        assert_eq!((scrape(), scrape()), (1.0, 2.0));
+    }
+}
