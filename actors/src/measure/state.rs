@@ -1,6 +1,10 @@
 //! The RED counters themselves, and the position in the log up to which they count (level 0).
 
-use std::{hash::BuildHasher as _, sync::Arc, time::Duration};
+use std::{
+    hash::BuildHasher as _,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -160,6 +164,25 @@ impl RedState {
         Merge::Counted
     }
 
+    /// As [`Self::merge`], for a delta that was made by reading the log.
+    fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+        let merge = self.merge(first, delta, now);
+        if merge == Merge::Counted {
+            self.caught_up = self.caught_up.saturating_add(delta.spans());
+        }
+        merge
+    }
+
+    /// Passes the spans from `from` to `to`, which the log cannot give back, and counts under the reason that
+    /// `choose` picks those that lie behind the position. Nothing is passed that lies before `from`.
+    fn skip(&mut self, from: u64, to: u64, choose: fn(&mut Unmeasured) -> &mut u64) {
+        if self.position >= from && self.position < to {
+            let count = choose(&mut self.unmeasured);
+            *count = count.saturating_add(to - self.position);
+            self.position = to;
+        }
+    }
+
     fn counts(&mut self, key: &RedKey<'_>, now: Duration) -> &mut RedCounts {
         let hash = self.hasher.hash_one(key);
         let buckets = self.bounds.buckets();
@@ -236,12 +259,25 @@ impl RedShared {
     pub fn merge(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
         self.state.lock().merge(first, delta, now)
     }
+
+    pub(super) fn merge_caught_up(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+        self.state.lock().merge_caught_up(first, delta, now)
+    }
+
+    pub(super) fn skip(&self, from: u64, to: u64, choose: fn(&mut Unmeasured) -> &mut u64) {
+        self.state.lock().skip(from, to, choose);
+    }
 }
 
 impl Default for RedShared {
     fn default() -> Self {
         Self::new(Bounds::default(), SERIES_MAX_DEFAULT)
     }
+}
+
+/// The wall clock since the Unix epoch; 0 where it stands before that.
+pub(super) fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

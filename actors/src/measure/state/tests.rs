@@ -81,3 +81,16 @@ fn a_delta_with_other_bounds_is_left_to_the_log() {
     assert_eq!(state.merge(0, &delta(&other, &["a"]), T0), Merge::Gap);
     assert_eq!(state.position(), 0);
 }
+
+#[test]
+fn what_the_log_cannot_give_back_is_passed_and_counted() {
+    let (bounds, mut state) = state(2);
+    state.merge(0, &delta(&bounds, &["a"]), T0);
+    state.skip(2, 5, |unmeasured| &mut unmeasured.damaged);
+    assert_eq!(state.position(), 1, "the span between is not passed over");
+    state.skip(0, 5, |unmeasured| &mut unmeasured.damaged);
+    state.skip(0, 3, |unmeasured| &mut unmeasured.damaged);
+    state.skip(5, 6, |unmeasured| &mut unmeasured.released);
+    assert_eq!(state.snapshot().unmeasured, Unmeasured { damaged: 4, released: 1 });
+    assert_eq!(state.position(), 6);
+}

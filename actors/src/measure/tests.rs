@@ -1,0 +1,470 @@
+use std::{cell::RefCell, collections::BTreeMap, future::Future};
+
+use actix::{ActorContext as _, Addr};
+use bytes::Bytes;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use prost::Message as _;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    log::{
+        Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, GroupOutcome, LogFuture,
+        LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record, SpanLedger,
+    },
+    span::scan,
+};
+
+/// Runs a test on an actix System whose clock only moves when everyone waits for it.
+fn run(test: impl Future<Output = ()>) {
+    actix_rt::System::new().block_on(async {
+        tokio::time::pause();
+        test.await;
+    });
+}
+
+/// A memory log that takes its time to read and remembers how the position moved.
+#[derive(Debug)]
+struct SlowLog {
+    log: MemoryLog,
+    /// How often a read waits for the other tasks.
+    yields: usize,
+    /// The positions that it was told of.
+    positions: Mutex<Vec<Ordinal>>,
+}
+
+impl SpanLog for SlowLog {
+    fn commit(&self, group: Vec<Append>) -> LogFuture<GroupOutcome> {
+        self.log.commit(group)
+    }
+
+    fn read(&self, from: Ordinal, limit: ReadLimit) -> LogFuture<Result<Vec<Record>, ReadError>> {
+        let (read, yields) = (self.log.read(from, limit), self.yields);
+        Box::pin(async move {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            read.await
+        })
+    }
+
+    fn advance(&self, id: DestinationId, advance: &Advance) -> Result<DestinationLedger, AdvanceError> {
+        self.log.advance(id, advance)
+    }
+
+    fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
+        self.log.dead_letter(id, letter);
+    }
+
+    fn dead_letters(&self, id: DestinationId) -> Vec<DeadLetter> {
+        self.log.dead_letters(id)
+    }
+
+    fn ledger(&self, id: DestinationId) -> Result<DestinationLedger, AdvanceError> {
+        self.log.ledger(id)
+    }
+
+    fn measured(&self, to: Ordinal) {
+        self.positions.lock().push(to);
+        self.log.measured(to);
+    }
+
+    fn end(&self) -> Ordinal {
+        self.log.end()
+    }
+
+    fn stats(&self) -> LogStats {
+        self.log.stats()
+    }
+}
+
+/// Ends an actor as a crash does: where it stands.
+struct Crash;
+
+impl actix::Message for Crash {
+    type Result = ();
+}
+
+impl Handler<Crash> for MetricsActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, ctx: &mut Self::Context) {
+        ctx.terminate();
+    }
+}
+
+/// A log, counters and an actor between them.
+struct Bench {
+    log: Arc<SlowLog>,
+    red: Arc<RedShared>,
+    actor: RefCell<Addr<MetricsActor>>,
+    spans: Arc<SpanLedger>,
+    names: RefCell<Vec<String>>,
+}
+
+impl Bench {
+    fn new(yields: usize) -> Self {
+        let config = MemoryLogConfig { max_bytes: 1 << 26, destinations: 0, measured: true };
+        let log = Arc::new(SlowLog { log: MemoryLog::new(config), yields, positions: Mutex::default() });
+        let red = Arc::new(RedShared::new(Bounds::default(), 10_000));
+        let actor = RefCell::new(MetricsActor::new(log.clone(), red.clone()).start());
+        Self { log, red, actor, spans: Arc::default(), names: RefCell::default() }
+    }
+
+    /// Commits a batch of spans with these names; returns the message about it.
+    fn commit(&self, names: &[String]) -> SpansMeasured {
+        let bytes = request(names);
+        self.commit_bytes(bytes, names.len() as u32, names)
+    }
+
+    fn commit_bytes(&self, bytes: Bytes, spans: u32, names: &[String]) -> SpansMeasured {
+        let mut scratch = RedScratch::new(self.red.bounds().clone());
+        let _checked = scan(&bytes, |span| scratch.observe(span));
+        let (reply, mut receiver) = oneshot::channel();
+        let append = Append { bytes, pending: self.spans.scanned(spans), reply };
+        drop(self.log.commit(vec![append]));
+        let first = receiver.try_recv().unwrap().unwrap().first;
+        self.names.borrow_mut().extend(names.iter().cloned());
+        SpansMeasured { first, end: first + u64::from(spans), deltas: vec![scratch.take()] }
+    }
+
+    async fn tell(&self, message: SpansMeasured) {
+        let actor = self.actor.borrow().clone();
+        actor.send(message).await.unwrap();
+    }
+
+    async fn crash(&self) {
+        let actor = self.actor.borrow().clone();
+        let _gone = actor.send(Crash).await;
+        *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red.clone()).start();
+    }
+
+    /// Waits until everything is counted, for as long as a lost last message takes to be noticed.
+    async fn settle(&self) {
+        for _ in 0..10_000 {
+            if self.red.position() == self.log.end() && self.log.stats().records == 0 {
+                return;
+            }
+            tokio::time::advance(LOOK_INTERVAL / 100).await;
+        }
+        panic!("only {} of {} spans are counted", self.red.position(), self.log.end());
+    }
+
+    /// Lets the others run, without the time to move.
+    async fn let_run(&self) {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn counted(&self) -> BTreeMap<String, u64> {
+        let snapshot = self.red.snapshot();
+        let total: u64 = snapshot.series.iter().map(|series| series.counts.count).sum();
+        assert_eq!(total + snapshot.unmeasured.damaged + snapshot.unmeasured.released, snapshot.position);
+        snapshot.series.iter().map(|series| (series.name.to_string(), series.counts.count)).collect()
+    }
+
+    fn committed(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        self.names.borrow().iter().for_each(|name| *counts.entry(name.clone()).or_default() += 1);
+        counts
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn request(names: &[String]) -> Bytes {
+    let span = |name: &String| Span {
+        trace_id: vec![1; 16],
+        span_id: vec![1; 8],
+        name: name.clone(),
+        end_time_unix_nano: 5_000_000,
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: names.iter().map(span).collect(), ..ScopeSpans::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
+}
+
+#[test]
+fn messages_in_order_are_counted_without_reading_the_log_and_let_it_go() {
+    run(async {
+        let bench = Bench::new(0);
+        for batch in [names(&["a", "b"]), names(&["a"])] {
+            let message = bench.commit(&batch);
+            bench.tell(message).await;
+        }
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().caught_up, 0);
+        assert_eq!(bench.log.stats().records, 0, "the log waits for the metrics no longer");
+    });
+}
+
+#[test]
+fn a_message_that_comes_twice_counts_once() {
+    run(async {
+        let bench = Bench::new(0);
+        let SpansMeasured { first, end, deltas } = bench.commit(&names(&["a", "b"]));
+        for _ in 0..2 {
+            bench.tell(SpansMeasured { first, end, deltas: deltas.clone() }).await;
+        }
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().caught_up, 0);
+    });
+}
+
+#[test]
+fn a_lost_message_is_made_up_for_when_the_next_one_shows_the_gap() {
+    run(async {
+        let bench = Bench::new(3);
+        drop(bench.commit(&names(&["lost", "lost"])));
+        let next = bench.commit(&names(&["a"]));
+        bench.let_run().await;
+        drop(bench.commit(&names(&["lost too"])));
+        let last = bench.commit(&names(&["b"]));
+        bench.tell(next).await;
+        bench.tell(last).await;
+        bench.let_run().await;
+        assert_eq!(bench.counted(), bench.committed(), "at once, not at the next look");
+    });
+}
+
+#[test]
+fn a_lost_last_message_is_made_up_for_within_two_looks() {
+    run(async {
+        let bench = Bench::new(0);
+        tokio::task::yield_now().await;
+        drop(bench.commit(&names(&["lost"])));
+        let before = tokio::time::Instant::now();
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert!(before.elapsed() <= LOOK_INTERVAL * 2 + LOOK_INTERVAL / 10, "{:?}", before.elapsed());
+    });
+}
+
+#[test]
+fn a_new_actor_counts_what_its_predecessor_left() {
+    run(async {
+        let bench = Bench::new(0);
+        let message = bench.commit(&names(&["a", "b"]));
+        bench.tell(message).await;
+        drop(bench.commit(&names(&["lost"])));
+        bench.crash().await;
+        bench.let_run().await;
+        assert_eq!(bench.counted(), bench.committed(), "at once, not at the next look");
+        assert_eq!(bench.red.snapshot().caught_up, 1);
+    });
+}
+
+#[test]
+fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
+    run(async {
+        let bench = Bench::new(0);
+        let one = bench.commit(&names(&["a", "b"]));
+        let two = bench.commit(&names(&["b", "c"]));
+        let both = SpansMeasured {
+            first: one.first,
+            end: two.end,
+            deltas: one.deltas.iter().chain(&two.deltas).cloned().collect(),
+        };
+        bench.tell(one).await;
+        bench.tell(both).await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().caught_up, 0, "the second delta began at the position");
+
+        // And with the position inside one delta.
+        let bench = Bench::new(0);
+        let whole = bench.commit(&names(&["a", "b", "c"]));
+        let mut scratch = RedScratch::new(bench.red.bounds().clone());
+        let part = request(&names(&["a", "b"]));
+        scan(&part, |span| scratch.observe(span)).unwrap();
+        bench.tell(SpansMeasured { first: 0, end: 2, deltas: vec![scratch.take()] }).await;
+        bench.tell(whole).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().caught_up, 1);
+    });
+}
+
+#[test]
+fn deltas_that_do_not_add_up_are_not_believed() {
+    run(async {
+        let bench = Bench::new(0);
+        let message = bench.commit(&names(&["a", "b"]));
+        let deltas = [message.deltas.clone(), message.deltas].concat();
+        bench.tell(SpansMeasured { first: 0, end: 2, deltas }).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+    });
+}
+
+#[test]
+fn a_batch_of_more_series_than_a_delta_takes_is_counted_from_the_log() {
+    run(async {
+        let bench = Bench::new(0);
+        let many: Vec<String> = (0..5_000).map(|i| format!("name {i}")).collect();
+        let message = bench.commit(&many);
+        assert!(!message.deltas[0].is_complete());
+        bench.tell(message).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().caught_up, 5_000);
+    });
+}
+
+#[test]
+fn a_long_way_is_caught_up_in_bounded_steps() {
+    run(async {
+        let bench = Bench::new(0);
+        let thousand = vec!["a".to_owned(); 1_000];
+        for _ in 0..20 {
+            drop(bench.commit(&thousand));
+        }
+        bench.crash().await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        let ends = bench.log.positions.lock().clone();
+        assert_eq!(ends, [4_000, 8_000, 12_000, 16_000, 20_000]);
+    });
+}
+
+#[test]
+fn a_record_that_does_not_scan_is_passed_and_counted_as_damaged() {
+    run(async {
+        let bench = Bench::new(0);
+        drop(bench.commit(&names(&["a"])));
+        let broken = [&request(&names(&["whole", "whole"]))[..], b"\x0a\xffbroken"].concat();
+        drop(bench.commit_bytes(broken.into(), 3, &[]));
+        let next = bench.commit(&names(&["b"]));
+        bench.tell(next).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+    });
+}
+
+#[test]
+fn a_record_with_fewer_spans_than_it_says_leaves_the_rest_as_damaged() {
+    run(async {
+        let bench = Bench::new(0);
+        let one = names(&["a"]);
+        drop(bench.commit_bytes(request(&one), 4, &one));
+        let next = bench.commit(&names(&["b"]));
+        bench.tell(next).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+    });
+}
+
+#[test]
+fn spans_that_the_log_let_go_of_are_passed_and_counted_as_released() {
+    run(async {
+        let bench = Bench::new(0);
+        drop(bench.commit(&names(&["gone", "gone"])));
+        bench.log.log.measured(2);
+        bench.names.borrow_mut().clear();
+        let next = bench.commit(&names(&["b"]));
+        bench.tell(next).await;
+        bench.settle().await;
+        assert_eq!(bench.counted(), bench.committed());
+        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 0, released: 2 });
+    });
+}
+
+/// What may happen between two commits.
+#[derive(Debug, Clone)]
+enum Act {
+    Commit(Vec<u8>),
+    /// Tells one of the messages that wait.
+    Tell(usize),
+    /// Tells one and keeps it, to be told again.
+    TellAndKeep(usize),
+    Lose(usize),
+    /// Joins two messages that lie together.
+    Join(usize),
+    Crash,
+    /// Lets the actor run.
+    Run(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => prop::collection::vec(0u8..5, 1..20).prop_map(Act::Commit),
+        3 => any::<usize>().prop_map(Act::Tell),
+        1 => any::<usize>().prop_map(Act::TellAndKeep),
+        1 => any::<usize>().prop_map(Act::Lose),
+        1 => any::<usize>().prop_map(Act::Join),
+        1 => Just(Act::Crash),
+        2 => (0usize..6).prop_map(Act::Run),
+    ]
+}
+
+async fn perform(bench: &Bench, waiting: &mut Vec<SpansMeasured>, act: Act) {
+    let pick = |i: usize, len: usize| i.checked_rem(len);
+    match act {
+        Act::Commit(spans) => {
+            let batch: Vec<String> = spans.iter().map(|name| format!("n{name}")).collect();
+            waiting.push(bench.commit(&batch));
+        }
+        Act::Tell(i) => {
+            if let Some(i) = pick(i, waiting.len()) {
+                bench.tell(waiting.remove(i)).await;
+            }
+        }
+        Act::TellAndKeep(i) => {
+            if let Some(i) = pick(i, waiting.len()) {
+                let SpansMeasured { first, end, deltas } = &waiting[i];
+                bench.tell(SpansMeasured { first: *first, end: *end, deltas: deltas.clone() }).await;
+            }
+        }
+        Act::Lose(i) => {
+            if let Some(i) = pick(i, waiting.len()) {
+                drop(waiting.remove(i));
+            }
+        }
+        Act::Join(i) => {
+            if let Some(i) = pick(i, waiting.len().saturating_sub(1))
+                && waiting[i].end == waiting[i + 1].first
+            {
+                let second = waiting.remove(i + 1);
+                waiting[i].end = second.end;
+                waiting[i].deltas.extend(second.deltas);
+            }
+        }
+        Act::Crash => bench.crash().await,
+        Act::Run(yields) => {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_span_counts_once_whatever_becomes_of_messages_and_actors(
+        acts in prop::collection::vec(act(), 0..40),
+        yields in 0usize..4,
+    ) {
+        run(async move {
+            let bench = Bench::new(yields);
+            let mut waiting = Vec::new();
+            for act in acts {
+                perform(&bench, &mut waiting, act).await;
+            }
+            bench.settle().await;
+            assert_eq!(bench.counted(), bench.committed());
+            assert_eq!(bench.red.snapshot().unmeasured, Unmeasured::default());
+        });
+    }
+}
