@@ -53,7 +53,7 @@ fn count_record(red: &RedShared, scratch: &mut RedScratch, record: &Record, now:
             red.skip(at, record.end(), |unmeasured| &mut unmeasured.damaged);
         }
         Err(fault) => {
-            drop(scratch.take());
+            scratch.discard();
             tracing::error!(first = record.first, spans = record.spans, %fault, "a record of the log does not scan");
             red.skip(record.first, record.end(), |unmeasured| &mut unmeasured.damaged);
         }

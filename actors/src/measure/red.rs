@@ -70,7 +70,7 @@ struct Entry {
 }
 
 /// A slice of a delta's texts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Text {
     start: u32,
     len: u32,
@@ -81,6 +81,13 @@ impl Text {
     fn of(self, texts: &str) -> &str {
         let start = self.start as usize;
         texts.get(start..start + self.len as usize).unwrap_or_default()
+    }
+
+    /// Whether this is that text; bytes are compared, which need no look at the characters' boundaries.
+    #[inline]
+    fn is(self, text: &str, texts: &str) -> bool {
+        let start = self.start as usize;
+        texts.as_bytes().get(start..start + self.len as usize) == Some(text.as_bytes())
     }
 }
 
@@ -148,16 +155,17 @@ pub struct RedScratch {
     texts: String,
     spans: u64,
     uncounted: u64,
-    /// The service of the span before, with its hash.
+    /// The service of the span before, with its hash, and where the batch's texts have it.
     service: String,
     service_hash: u64,
+    service_text: Option<Text>,
 }
 
 impl RedScratch {
     /// A scratch for histograms with these bounds.
     pub fn new(bounds: Arc<Bounds>) -> Self {
         let hasher = RandomState::default();
-        let service_hash = hasher.hash_one("");
+        let service_hash = hasher.hash_one(b"".as_slice());
         Self {
             bounds,
             hasher,
@@ -169,6 +177,7 @@ impl RedScratch {
             uncounted: 0,
             service: String::new(),
             service_hash,
+            service_text: None,
         }
     }
 
@@ -215,11 +224,12 @@ impl RedScratch {
             spans: self.spans,
             uncounted: self.uncounted,
         };
-        self.clear();
+        self.discard();
         delta
     }
 
-    fn clear(&mut self) {
+    /// Forgets the spans since the last `take`: their batch was refused.
+    pub fn discard(&mut self) {
         if self.entries.len() > SERIES_KEPT {
             *self = Self::new(Arc::clone(&self.bounds));
             return;
@@ -228,6 +238,7 @@ impl RedScratch {
         self.entries.clear();
         self.buckets.clear();
         self.texts.clear();
+        self.service_text = None;
         self.spans = 0;
         self.uncounted = 0;
     }
@@ -238,16 +249,26 @@ impl RedScratch {
         if key.service != self.service {
             self.service.clear();
             self.service.push_str(key.service);
-            self.service_hash = self.hasher.hash_one(key.service);
+            self.service_hash = self.hasher.hash_one(key.service.as_bytes());
+            self.service_text = None;
         }
         let kind_and_status = u64::from(key.kind as u8) << 8 | u64::from(key.status as u8);
         let hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, key.name.as_bytes()));
-        let (entries, texts) = (&self.entries, self.texts.as_str());
+        let (entries, texts, service) = (&self.entries, self.texts.as_str(), self.service_text);
         let found = self.index.find(hash, |&at| {
-            entries.get(at as usize).is_some_and(|entry| entry.hash == hash && entry.key(texts) == *key)
+            entries.get(at as usize).is_some_and(|entry| {
+                entry.hash == hash
+                    && entry.kind == key.kind
+                    && entry.status == key.status
+                    && entry.name.is(key.name, texts)
+                    && (Some(entry.service) == service || entry.service.is(key.service, texts))
+            })
         });
         match found {
-            Some(&at) => Some(at as usize),
+            Some(&at) => {
+                self.service_text = entries.get(at as usize).map(|entry| entry.service);
+                Some(at as usize)
+            }
             None => self.insert(key, hash),
         }
     }
@@ -258,8 +279,13 @@ impl RedScratch {
         if at >= SERIES_MAX {
             return None;
         }
+        let service = match self.service_text {
+            Some(text) => text,
+            None => self.keep(key.service)?,
+        };
+        self.service_text = Some(service);
         let entry = Entry {
-            service: self.keep(key.service)?,
+            service,
             name: self.keep(key.name)?,
             kind: key.kind,
             status: key.status,

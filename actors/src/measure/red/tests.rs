@@ -38,6 +38,17 @@ fn spans_with_the_same_four_labels_are_one_entry() {
 }
 
 #[test]
+fn a_discarded_batch_leaves_nothing_in_the_next_one() {
+    let mut scratch = scratch();
+    scratch.observe(&span("shop", "pay", StatusCode::Unset, 1));
+    scratch.discard();
+    scratch.observe(&span("shop", "sell", StatusCode::Unset, 1));
+    let delta = scratch.take();
+    let names: Vec<_> = delta.entries().map(|entry| (entry.key.service, entry.key.name)).collect();
+    assert_eq!((names, delta.spans()), (vec![("shop", "sell")], 1));
+}
+
+#[test]
 fn a_border_between_service_and_name_is_not_blurred() {
     let mut scratch = scratch();
     scratch.observe(&span("ab", "c", StatusCode::Unset, 1));
