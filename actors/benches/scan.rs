@@ -8,6 +8,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "a bench measures and prints"
 )]
 
@@ -53,7 +54,7 @@ fn request() -> Vec<u8> {
             attribute("nyx.retry", any_value::Value::BoolValue(false)),
             text("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64) Firefox/131"),
         ],
-        events: (0..u32::from(number % 8 == 0))
+        events: (0..u32::from(number.is_multiple_of(8)))
             .map(|_| span::Event {
                 time_unix_nano: 1_700_000_000_000_000_000,
                 name: "cache.miss".into(),
@@ -61,7 +62,7 @@ fn request() -> Vec<u8> {
                 ..span::Event::default()
             })
             .collect(),
-        status: (number % 10 == 0).then(|| Status { code: 2, message: "timeout".into() }),
+        status: number.is_multiple_of(10).then(|| Status { code: 2, message: "timeout".into() }),
         ..Span::default()
     };
     let scope = InstrumentationScope {
@@ -115,7 +116,8 @@ impl Bench {
             "select" => {
                 self.out.clear();
                 let kept =
-                    select(black_box(&self.request), |index, _| index % 2 == 0, &mut self.out).unwrap();
+                    select(black_box(&self.request), |index, _| index.is_multiple_of(2), &mut self.out)
+                        .unwrap();
                 assert_eq!(kept, SPANS / 2);
             }
             "encode" => {

@@ -14,7 +14,7 @@ use super::{
         any_value, array_value, entity_ref, event, key_value, key_value_list, link, request, resource,
         resource_spans, scope, scope_spans, span, status,
     },
-    wire::{NESTING_MAX, Reader, enter},
+    wire::{NESTING_MAX, Reader, enter, is_ascii},
 };
 
 /// What a scan found.
@@ -320,7 +320,39 @@ fn status(bytes: &[u8], code: &mut u64) -> Result<(), Fault> {
 const STRING_VALUE: &str = "any_value.string_value";
 
 /// A `KeyValue`; `left` levels may nest inside.
+#[inline(always)]
 fn attribute(bytes: &[u8], left: u32) -> Result<(), Fault> {
+    if left > 0 && is_plain(bytes) { Ok(()) } else { any_attribute(bytes, left) }
+}
+
+/// Whether it is a `KeyValue` as nearly all are, which is quickly seen to be valid: an ASCII key of less than
+/// 128 bytes, then a value, which is such a text, a bool, an integer below 2^14 or a double, and no more.
+#[inline(always)]
+fn is_plain(bytes: &[u8]) -> bool {
+    const KEY: u8 = key_value::KEY as u8;
+    const VALUE: u8 = key_value::VALUE as u8;
+    const STRING: u8 = any_value::STRING as u8;
+    const BOOL: u8 = any_value::BOOL as u8;
+    const INT: u8 = any_value::INT as u8;
+    const DOUBLE: u8 = any_value::DOUBLE as u8;
+    let [KEY, key_len @ 0..0x80, rest @ ..] = bytes else { return false };
+    let Some((key, [VALUE, value_len @ 0..0x80, value @ ..])) = rest.split_at_checked((*key_len).into())
+    else {
+        return false;
+    };
+    if usize::from(*value_len) != value.len() || !is_ascii(key) {
+        return false;
+    }
+    match value {
+        [STRING, length @ 0..0x80, text @ ..] => usize::from(*length) == text.len() && is_ascii(text),
+        [BOOL | INT, 0..0x80] | [BOOL | INT, 0x80..=0xff, 0..0x80] => true,
+        [DOUBLE, number @ ..] => number.len() == 8,
+        _ => false,
+    }
+}
+
+#[inline(never)]
+fn any_attribute(bytes: &[u8], left: u32) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         match reader.key()? {

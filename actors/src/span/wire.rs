@@ -68,10 +68,6 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(u64::from(*first))
             }
-            [first, second, rest @ ..] if *second < 0x80 => {
-                self.rest = rest;
-                Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7)
-            }
             _ => self.long_varint(),
         }
     }
@@ -100,6 +96,21 @@ impl<'a> Reader<'a> {
     /// hands the others to [`Reader::unknown`] or [`Reader::skip`].
     #[inline(always)]
     pub(super) fn key(&mut self) -> Result<u32, Fault> {
+        match self.rest {
+            [first, rest @ ..] if *first < 0x80 => {
+                self.rest = rest;
+                Ok(u32::from(*first))
+            }
+            _ => self.long_key(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_key(&mut self) -> Result<u32, Fault> {
+        if let [low @ 0x80..=0xff, high @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u32::from(low & 0x7f) | u32::from(*high) << 7);
+        }
         let at = self.rest;
         let key = self.varint()?;
         u32::try_from(key).map_err(|_| Fault::new(at, ScanFault::Key { key }))
@@ -123,7 +134,26 @@ impl<'a> Reader<'a> {
     /// A length and that many bytes.
     #[inline(always)]
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
-        let length = self.varint()?;
+        if let [length, rest @ ..] = self.rest
+            && *length < 0x80
+            && let Some((taken, rest)) = rest.split_at_checked((*length).into())
+        {
+            self.rest = rest;
+            return Ok(taken);
+        }
+        self.long_bytes()
+    }
+
+    #[inline(never)]
+    fn long_bytes(&mut self) -> Result<&'a [u8], Fault> {
+        let length = match self.rest {
+            // A span's length, mostly.
+            [low @ 0x80..=0xff, high @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                u64::from(low & 0x7f) | u64::from(*high) << 7
+            }
+            _ => self.varint()?,
+        };
         self.take(length)
     }
 
@@ -165,7 +195,7 @@ impl<'a> Reader<'a> {
     pub(super) fn check_text(&mut self, field: &'static str) -> Result<(), Fault> {
         let bytes = self.bytes()?;
         // Most strings are ASCII, which is the quicker thing to prove.
-        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+        if is_ascii(bytes) || std::str::from_utf8(bytes).is_ok() {
             Ok(())
         } else {
             Err(Fault::new(bytes, ScanFault::Utf8 { field }))
@@ -211,6 +241,22 @@ impl<'a> Reader<'a> {
             self.skip(inner, left)?;
         }
     }
+}
+
+/// As the standard library's, but inlined, and made for short texts.
+#[inline(always)]
+pub(super) fn is_ascii(text: &[u8]) -> bool {
+    let high_bits = if let Some(last) = text.last_chunk::<8>() {
+        // The last eight bytes may overlap those before them.
+        let (chunks, _) = text.as_chunks::<8>();
+        let bits = |chunk: &[u8; 8]| u64::from_ne_bytes(*chunk);
+        chunks.iter().fold(bits(last), |all, chunk| all | bits(chunk))
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last))
+    } else {
+        text.iter().fold(0, |all, byte| all | u64::from(*byte))
+    };
+    high_bits & 0x8080_8080_8080_8080 == 0
 }
 
 /// Length of a varint in bytes, 1 to 10.

@@ -246,3 +246,71 @@ fn an_empty_request_and_empty_containers_hold_no_spans() {
         assert_eq!(scan(bytes, |_| panic!("no span")).unwrap(), Scan::default());
     }
 }
+
+#[test]
+fn a_byte_that_is_no_utf8_is_found_wherever_it_stands_in_a_string() {
+    type Place = fn(&[u8]) -> Vec<u8>;
+    let places: [Place; 8] = [
+        |text| field(9, &[field(1, text), field(2, &[0x18, 1])].concat()),
+        |text| field(9, &[field(1, b"k"), field(2, &field(1, text))].concat()),
+        |text| field(9, &[field(2, &field(1, text)), field(1, b"k")].concat()),
+        |text| field(9, &field(2, &field(5, &field(1, &field(1, text))))),
+        |text| field(9, &field(2, &field(6, &field(1, &field(1, text))))),
+        |text| field(5, text),
+        |text| field(11, &field(2, text)),
+        |text| field(15, &field(2, text)),
+    ];
+    for length in 0..40 {
+        let mut text = vec![b'a'; length];
+        for (index, place) in places.iter().enumerate() {
+            assert!(scanned(&request_of(&[ids(), place(&text)].concat())).is_ok(), "place {index}, {length}");
+        }
+        for at in 0..length {
+            text[at] = 0x80;
+            for (index, place) in places.iter().enumerate() {
+                let bytes = request_of(&[ids(), place(&text)].concat());
+                let fault = scan(&bytes, |_| {}).unwrap_err().fault;
+                assert!(
+                    matches!(fault, ScanFault::Utf8 { .. }),
+                    "place {index}, byte {at} of {length}: {fault}"
+                );
+            }
+            text[at] = b'a';
+        }
+    }
+}
+
+#[test]
+fn every_string_of_a_request_must_be_utf8() {
+    let bad = b"\xff";
+    let attribute = field(1, bad);
+    let in_span = |content: Vec<u8>| request_of(&[ids(), content].concat());
+    let in_scope_spans = |content: Vec<u8>| field(1, &field(2, &content));
+    let resource = |content: Vec<u8>| field(1, &field(1, &content));
+    let entity = |number| resource(field(3, &field(number, bad)));
+    let link_ids = || [field(1, &[1; 16]), field(2, &[1; 8])].concat();
+    for (name, bytes) in [
+        ("resource_spans.schema_url", field(1, &field(3, bad))),
+        ("key_value.key", resource(field(1, &attribute))),
+        ("entity_ref.schema_url", entity(1)),
+        ("entity_ref.type", entity(2)),
+        ("entity_ref.id_keys", entity(3)),
+        ("entity_ref.description_keys", entity(4)),
+        ("scope_spans.schema_url", in_scope_spans(field(3, bad))),
+        ("scope.name", in_scope_spans(field(1, &field(1, bad)))),
+        ("scope.version", in_scope_spans(field(1, &field(2, bad)))),
+        ("key_value.key", in_scope_spans(field(1, &field(3, &attribute)))),
+        ("span.trace_state", in_span(field(3, bad))),
+        ("span.name", in_span(field(5, bad))),
+        ("key_value.key", in_span(field(9, &attribute))),
+        ("any_value.string_value", in_span(field(9, &field(2, &field(1, bad))))),
+        ("event.name", in_span(field(11, &field(2, bad)))),
+        ("key_value.key", in_span(field(11, &field(3, &attribute)))),
+        ("link.trace_state", in_span(field(13, &[link_ids(), field(3, bad)].concat()))),
+        ("key_value.key", in_span(field(13, &[link_ids(), field(4, &attribute)].concat()))),
+        ("status.message", in_span(field(15, &field(2, bad)))),
+    ] {
+        assert!(ExportTraceServiceRequest::decode(&bytes[..]).is_err(), "prost takes {name}");
+        assert_eq!(scan(&bytes, |_| {}).unwrap_err().fault, ScanFault::Utf8 { field: name });
+    }
+}
