@@ -305,3 +305,28 @@ pub(super) fn close_message(out: &mut [u8], content: usize) {
         slot.copy_from_slice(&padded_varint(length));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padded_and_shortest_varints_are_read_by_prost_as_what_was_written() {
+        for shift in 0..35 {
+            for number in [1_usize << shift, (1 << shift) - 1, (1 << shift) | 5] {
+                let mut bytes = &padded_varint(number)[..];
+                assert_eq!(prost::encoding::decode_varint(&mut bytes), Ok(number as u64));
+                assert!(bytes.is_empty());
+            }
+        }
+        for shift in 0..64 {
+            for number in [1_u64 << shift, (1 << shift) - 1] {
+                let mut bytes = vec![];
+                put_varint(&mut bytes, number);
+                assert_eq!(bytes.len(), varint_len(number));
+                assert_eq!(prost::encoding::decode_varint(&mut &bytes[..]), Ok(number));
+                assert!(matches!(Reader::new(&bytes).varint(), Ok(read) if read == number));
+            }
+        }
+    }
+}

@@ -272,9 +272,11 @@ fn a_value_nests_as_deep_as_any_decoder_follows_and_no_deeper() {
     encoder.attribute("deepest", nested(VALUE_DEPTH_MAX));
     encoder.attribute("deeper", nested(VALUE_DEPTH_MAX + 1));
     encoder.attribute("list", Value::array([nested(VALUE_DEPTH_MAX)]));
+    let arrays = (0..=VALUE_DEPTH_MAX).fold(Value::from(1), |value, _| Value::array([value]));
+    encoder.attribute("arrays", arrays);
     encoder.event(1, "e", &[("deepest", nested(VALUE_DEPTH_MAX)), ("deeper", nested(VALUE_DEPTH_MAX + 1))]);
     let span = decoded(encoder.end(1));
-    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 2));
+    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 3));
     assert_eq!((span.events[0].attributes.len(), span.events[0].dropped_attributes_count), (1, 1));
 }
 

@@ -125,53 +125,129 @@ fn an_error_says_where_and_what_in_one_line_without_contents() {
     assert_eq!(error_of(&request_of(&link)), format!("{place} 36: link.span_id has 0 bytes, not 8"));
 }
 
+/// A field of any length.
+fn long_field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut field);
+    field.extend(content);
+    field
+}
+
+/// The content inside a message inside a message, as the field numbers of `path` lead there.
+fn inside(path: &[u8], content: Vec<u8>) -> Vec<u8> {
+    path.iter().rev().fold(content, |content, number| long_field(*number, &content))
+}
+
+/// Requests with `content` in a message of each kind, those that are attributes last.
+fn in_every_message(content: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let span = |content: Vec<u8>| inside(&[1, 2, 2], [ids(), content].concat());
+    let link = |content: Vec<u8>| span(long_field(13, &[ids(), content].concat()));
+    let content = content.to_vec();
+    vec![
+        ("request", content.clone()),
+        ("resource_spans", inside(&[1], content.clone())),
+        ("resource", inside(&[1, 1], content.clone())),
+        ("entity_ref", inside(&[1, 1, 3], content.clone())),
+        ("scope_spans", inside(&[1, 2], content.clone())),
+        ("scope", inside(&[1, 2, 1], content.clone())),
+        ("span", span(content.clone())),
+        ("event", span(long_field(11, &content))),
+        ("link", link(content.clone())),
+        ("status", span(long_field(15, &content))),
+        ("resource attribute", inside(&[1, 1, 1], content.clone())),
+        ("scope attribute", inside(&[1, 2, 1, 3], content.clone())),
+        ("span attribute", span(long_field(9, &content))),
+        ("event attribute", span(inside(&[11, 3], content.clone()))),
+        ("link attribute", link(long_field(4, &content))),
+    ]
+}
+
 #[test]
 fn the_nesting_bound_is_prosts_to_the_level() {
-    // Each array around a value takes two levels: ArrayValue and AnyValue.
-    let nested = |arrays: usize, innermost: &[u8]| {
-        let mut value = innermost.to_vec();
-        for _ in 0..arrays {
-            for number in [1, 5] {
-                let mut outer = vec![number << 3 | 2];
-                prost::encoding::encode_varint(value.len() as u64, &mut outer);
-                outer.extend(value);
-                value = outer;
-            }
-        }
-        for number in [2, 9] {
-            let mut outer = vec![number << 3 | 2];
-            prost::encoding::encode_varint(value.len() as u64, &mut outer);
-            outer.extend(value);
-            value = outer;
-        }
-        value = [ids(), value].concat();
-        for number in [2, 2, 1] {
-            let mut outer = vec![number << 3 | 2];
-            prost::encoding::encode_varint(value.len() as u64, &mut outer);
-            outer.extend(value);
-            value = outer;
-        }
-        value
+    let mut verdicts = [0, 0];
+    let mut compare = |bytes: &[u8], what: &str| {
+        let prost = ExportTraceServiceRequest::decode(bytes).is_ok();
+        assert_eq!(scan(bytes, |_| {}).is_ok(), prost, "{what}");
+        verdicts[usize::from(prost)] += 1;
     };
-    let deep = nested(47, &[]);
-    assert_eq!(scan(&deep, |_| {}).unwrap().spans, 1);
-    for arrays in 45..52 {
-        // Known field, unknown field, unknown groups: each counts levels in its own way.
-        for innermost in [&[][..], &[0x18, 1], &[0x48, 1], &[0x4b, 0x4c], &[0x4b, 0x48, 1, 0x4c], &[0x2a, 0]]
-        {
-            let bytes = nested(arrays, innermost);
-            let prost = ExportTraceServiceRequest::decode(&bytes[..]).is_ok();
-            assert_eq!(scan(&bytes, |_| {}).is_ok(), prost, "{arrays} arrays around {innermost:02x?}");
+    for depth in 92..103 {
+        let groups = [[0xa3, 0x06].repeat(depth), [0xa4, 0x06].repeat(depth)].concat();
+        for (place, bytes) in in_every_message(&groups) {
+            compare(&bytes, &format!("{depth} groups in {place}"));
         }
     }
-    let error = scan(&nested(60, &[]), |_| {}).unwrap_err();
+    // Known fields, unknown fields, plain and other attributes: each counts levels in its own way.
+    let innermost: [&[u8]; 8] = [
+        &[],
+        &[0x18, 1],
+        &[0x48, 1],
+        &[0x4b, 0x4c],
+        &[0x4b, 0x48, 1, 0x4c],
+        &[0x2a, 0],
+        &[0x32, 0],
+        &[0x32, 9, 0x0a, 7, 0x0a, 1, b'k', 0x12, 2, 0x18, 1],
+    ];
+    for kvlists in [0, 1, 2, 29] {
+        for arrays in (100 - 3 * kvlists) / 2 - 6..(100 - 3 * kvlists) / 2 + 3 {
+            for innermost in innermost {
+                // An array around a value takes two levels, a list of keys three.
+                let path = [vec![2], [5, 1].repeat(arrays), [6, 1, 2].repeat(kvlists)].concat();
+                let value = inside(&path, innermost.to_vec());
+                for (place, bytes) in in_every_message(&value).into_iter().skip(10) {
+                    let what = format!("{arrays} arrays, {kvlists} lists around {innermost:02x?} in {place}");
+                    compare(&bytes, &what);
+                }
+            }
+        }
+    }
+    assert!(verdicts[0] > 500 && verdicts[1] > 500, "{verdicts:?}");
+
+    let error = scan(&[0x4b; 101], |_| {}).unwrap_err();
     assert_eq!(error.fault, ScanFault::Nesting { limit: 100 });
     assert_eq!(error.fault.to_string(), "messages nest deeper than 100 levels");
+}
 
-    for depth in 95..105 {
-        let groups = [vec![0x4b; depth], vec![0x4c; depth]].concat();
-        let prost = ExportTraceServiceRequest::decode(&groups[..]).is_ok();
-        assert_eq!(scan(&groups, |_| {}).is_ok(), prost, "{depth} groups");
+#[test]
+fn whatever_stands_in_place_of_a_byte_of_an_attribute_prost_agrees() {
+    let plain: [&[u8]; 8] = [
+        &[0x0a, 2, b'k', b'e', 0x12, 4, 0x0a, 2, b'v', b'w'],
+        &[0x0a, 1, b'k', 0x12, 2, 0x10, 1],
+        &[0x0a, 1, b'k', 0x12, 2, 0x18, 1],
+        &[0x0a, 1, b'k', 0x12, 3, 0x18, 0xac, 0x02],
+        &[0x0a, 1, b'k', 0x12, 4, 0x18, 0xac, 0x82, 0x02],
+        &[0x0a, 1, b'k', 0x12, 9, 0x21, 1, 2, 3, 4, 5, 6, 7, 8],
+        &[0x0a, 1, b'k', 0x12, 8, 0x21, 1, 2, 3, 4, 5, 6, 7],
+        &[0x0a, 1, b'k', 0x12, 10, 0x21, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    ];
+    for attribute in plain {
+        // Cut off, with more behind, and with each byte replaced by every other one.
+        let mut variants = vec![[attribute, &[0x18, 1]].concat(), [attribute, &[0x18]].concat()];
+        variants.extend((0..attribute.len()).map(|length| attribute[..length].to_vec()));
+        for at in 0..attribute.len() {
+            variants.extend((0..=255).map(|byte| {
+                let mut bytes = attribute.to_vec();
+                bytes[at] = byte;
+                bytes
+            }));
+        }
+        for variant in variants {
+            let bytes = request_of(&[ids(), field(9, &variant)].concat());
+            let prost = ExportTraceServiceRequest::decode(&bytes[..]).is_ok();
+            assert_eq!(scan(&bytes, |_| {}).is_ok(), prost, "{variant:02x?}");
+        }
+    }
+}
+
+#[test]
+fn a_varint_has_64_bits_and_ten_bytes_at_most() {
+    for last in 0..=3 {
+        for length in 1..=10 {
+            let varint = [vec![0xff; length], vec![last]].concat();
+            let bytes = request_of(&[ids(), vec![0x30], varint].concat());
+            let prost = ExportTraceServiceRequest::decode(&bytes[..]).is_ok();
+            assert_eq!(scan(&bytes, |_| {}).is_ok(), prost, "{length} bytes and {last}");
+            assert_eq!(prost, length < 9 || length == 9 && last < 2);
+        }
     }
 }
 
