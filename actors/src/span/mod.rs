@@ -6,6 +6,7 @@
 //! [`SpanEncoder`] and [`RequestBuffer`] write them for in-process spans. Several
 //! requests one after the other are one request.
 
+mod attribute;
 mod encode;
 mod error;
 mod fields;
