@@ -243,17 +243,17 @@ impl Drop for Arrival {
     }
 }
 
-/// A request in the collector's hands: its entry in the door's ledger and the bytes it is charged with
-/// wait for the batch's fate, not for the sender, who may have gone.
+/// A request that is in memory as a whole. In the collector's hands ([`Settle`]) its entry in the door's
+/// ledger and its bytes in flight wait for the batch's fate, not for the sender, who may have gone.
 #[derive(Debug)]
-pub struct InCollector {
+pub struct Admitted {
     /// Its entry in the door's ledger.
     pub arrival: Arrival,
     /// Its bytes in flight.
     pub charged: Reservation,
 }
 
-impl Settle for InCollector {
+impl Settle for Admitted {
     fn settle(self: Box<Self>, outcome: Result<(), RejectReason>) {
         let Self { arrival, charged } = *self;
         match outcome {
@@ -334,7 +334,7 @@ mod tests {
         for (settle, reason) in fates {
             let arrival = ledger.received(&unanswered);
             let charged = admission.try_reserve(60).unwrap();
-            let pending = spans.scanned(3).and_tell(Box::new(InCollector { arrival, charged }));
+            let pending = spans.scanned(3).and_tell(Box::new(Admitted { arrival, charged }));
             assert_eq!((admission.in_flight(), ledger.counts().pending.requests), (60, 1));
             settle(pending);
             assert_eq!((admission.in_flight(), ledger.counts().pending.requests), (0, 0));

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use actix::{Actor, Context, Handler, Message};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -139,6 +139,17 @@ impl<M: Send + 'static> Recipient<M> {
         }
     }
 
+    /// As [`Recipient::send`], but waits for room no longer than `limit`.
+    ///
+    /// # Errors
+    /// [`TrySendError`], with the message: `Full` where there was no room within the limit.
+    pub async fn send_within(&self, message: M, limit: Duration) -> Result<(), TrySendError<M>> {
+        match self.accept.try_accept(message) {
+            Err(TrySendError::Full(message)) => self.accept.accept_within(message, limit).await,
+            sent_or_closed => sent_or_closed,
+        }
+    }
+
     /// As [`ActorRef::depth`].
     pub fn depth(&self) -> usize {
         self.accept.depth()
@@ -157,11 +168,12 @@ impl<M> fmt::Debug for Recipient<M> {
     }
 }
 
-type Accepting<'a, M> = Pin<Box<dyn Future<Output = Result<(), Closed<M>>> + Send + 'a>>;
+type Accepting<'a, E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>;
 
 trait Accept<M>: Send + Sync {
     fn try_accept(&self, message: M) -> Result<(), TrySendError<M>>;
-    fn accept(&self, message: M) -> Accepting<'_, M>;
+    fn accept(&self, message: M) -> Accepting<'_, Closed<M>>;
+    fn accept_within(&self, message: M, limit: Duration) -> Accepting<'_, TrySendError<M>>;
     fn depth(&self) -> usize;
 }
 
@@ -175,8 +187,20 @@ where
         self.try_tell(message)
     }
 
-    fn accept(&self, message: M) -> Accepting<'_, M> {
+    fn accept(&self, message: M) -> Accepting<'_, Closed<M>> {
         Box::pin(self.tell(message))
+    }
+
+    fn accept_within(&self, message: M, limit: Duration) -> Accepting<'_, TrySendError<M>> {
+        Box::pin(async move {
+            match timeout(limit, self.reserve()).await {
+                Ok(Some(slot)) => {
+                    self.tell_into(slot, message).map_err(|Closed(message)| TrySendError::Closed(message))
+                }
+                Ok(None) => Err(TrySendError::Closed(message)),
+                Err(_) => Err(TrySendError::Full(message)),
+            }
+        })
     }
 
     fn depth(&self) -> usize {
@@ -192,8 +216,17 @@ impl<M: Send + 'static> Accept<M> for mpsc::Sender<M> {
         })
     }
 
-    fn accept(&self, message: M) -> Accepting<'_, M> {
+    fn accept(&self, message: M) -> Accepting<'_, Closed<M>> {
         Box::pin(async move { self.send(message).await.map_err(|refused| Closed(refused.0)) })
+    }
+
+    fn accept_within(&self, message: M, limit: Duration) -> Accepting<'_, TrySendError<M>> {
+        Box::pin(async move {
+            self.send_timeout(message, limit).await.map_err(|refused| match refused {
+                mpsc::error::SendTimeoutError::Timeout(message) => TrySendError::Full(message),
+                mpsc::error::SendTimeoutError::Closed(message) => TrySendError::Closed(message),
+            })
+        })
     }
 
     fn depth(&self) -> usize {

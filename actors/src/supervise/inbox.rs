@@ -186,6 +186,19 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         self.sender.reserve().await.ok()
     }
 
+    /// Fills a slot with a message that nobody waits for.
+    pub(super) fn tell_into<M>(
+        &self,
+        slot: mpsc::Permit<'_, Envelope<A>>,
+        message: M,
+    ) -> Result<(), Closed<M>>
+    where
+        A: Handler<M>,
+        M: Message + Send + 'static,
+    {
+        self.fill(slot, message, |message| Box::new(Told(message)))
+    }
+
     /// Fills a slot with a message whose answer goes to `reply`.
     pub(super) fn ask<M>(
         &self,
