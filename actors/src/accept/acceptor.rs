@@ -101,3 +101,18 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_that_fail_are_waited_out_longer_and_longer_until_one_succeeds() {
+        let mut trouble = Trouble::new("127.0.0.1:14317".to_owned());
+        let no_descriptors = io::Error::from_raw_os_error(24);
+        let waits: Vec<u128> = (0..9).map(|_| trouble.wait_after(&no_descriptors).as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        trouble.over();
+        assert_eq!(trouble.wait_after(&no_descriptors).as_millis(), 10);
+    }
+}

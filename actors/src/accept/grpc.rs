@@ -70,18 +70,24 @@ impl Scratches {
         Self { bounds, free: Mutex::new(Vec::with_capacity(SCRATCHES_KEPT)) }
     }
 
-    /// Scans a request: its number of spans and what they add. A scratch in which a scan ended early, by
-    /// an error or a panic, is not used again.
+    /// Scans a request: its number of spans and what they add. A scratch that a panic leaves half-way is
+    /// not used again.
     pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(u32, RedDelta), ScanError> {
         let free = self.free.lock().pop();
         let mut scratch = free.unwrap_or_else(|| RedScratch::new(Arc::clone(&self.bounds)));
-        let spans = scan(bytes, |span| scratch.observe(span))?.spans;
-        let delta = scratch.take();
+        let scanned = scan(bytes, |span| scratch.observe(span));
+        let result = match scanned {
+            Ok(scanned) => Ok((scanned.spans, scratch.take())),
+            Err(error) => {
+                scratch.discard();
+                Err(error)
+            }
+        };
         let mut free = self.free.lock();
         if free.len() < SCRATCHES_KEPT {
             free.push(scratch);
         }
-        Ok((spans, delta))
+        result
     }
 }
 

@@ -309,7 +309,7 @@ async fn bytes_that_are_no_trace_request_are_an_invalid_argument() {
     let text = scan(b"\x0a\x05no", |_| {}).unwrap_err().to_string();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text.as_str()));
     rig.settled(&[(DoorReason::Invalid, 1)]);
-    // The scratch of a scan that failed half-way is not used for the next batch.
+    // What a scan saw before it failed does not count with the next batch.
     let half = [request(2).encode_to_vec(), b"\x0a\x05no".to_vec()].concat();
     rig.send_raw(half).await.unwrap_err();
     let mut client = rig.client().await;
@@ -479,6 +479,18 @@ async fn a_client_of_http1_is_told_and_another_stranger_is_not() {
     until("both are gone", || rig.connections.counts().open == 0).await;
     assert_eq!(rig.connections.counts().opened, 2);
     rig.settled(&[]);
+}
+
+#[actix_rt::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let rig = Rig::new();
+    let mut silent = TcpStream::connect(rig.address()).await.unwrap();
+    until("it is connected", || rig.connections.counts().open == 1).await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(silent.read(&mut [0; 10]).await.unwrap(), 0);
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(rig.connections.counts().open, 0);
 }
 
 #[actix_rt::test]
