@@ -1,14 +1,23 @@
 //! Acceptor: takes connections from a listener and hands each to an actor of its own.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, AsyncContext as _, Context, WrapFuture as _};
+use actix_rt::ArbiterHandle;
 use tokio::time::sleep;
 
 use super::{
-    Accepted, Connections,
+    Accepted, Connections, Door, StreamConnection,
     listener::{Accepting, Listener},
 };
+use crate::supervise::{DynamicRef, StopSignal};
 
 /// The first wait after an accept that failed; it doubles up to [`WAIT_MAX`].
 const WAIT: Duration = Duration::from_millis(10);
@@ -16,6 +25,27 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where an accepted socket goes. One that is dropped is closed.
 pub type HandOver = Arc<dyn Fn(Accepted) + Send + Sync>;
+
+/// Hands sockets to connection actors on these arbiters in turn, as children of `set`. One connection more
+/// than `set` takes is closed and counted.
+pub fn spread(
+    door: Arc<dyn Door>,
+    set: DynamicRef,
+    arbiters: Vec<ArbiterHandle>,
+    connections: Arc<Connections>,
+) -> HandOver {
+    let next = AtomicUsize::new(0);
+    Arc::new(move |socket| {
+        let turn = next.fetch_add(1, Ordering::Relaxed).checked_rem(arbiters.len());
+        let Some(arbiter) = turn.and_then(|turn| arbiters.get(turn)) else { return };
+        let (door, open) = (Arc::clone(&door), connections.open());
+        let connection = move |stop: StopSignal| Ok(StreamConnection::new(door, socket, open, stop.wait()));
+        if let Err(error) = set.start(arbiter, "connection", connection) {
+            connections.count_refused();
+            tracing::debug!(%error, "connection closed");
+        }
+    })
+}
 
 /// Accepts the connections of one listener.
 pub struct Acceptor {

@@ -34,11 +34,11 @@ reasons! {
         Overloaded => "overloaded",
         /// The daemon is on its way down.
         ShuttingDown => "shutting_down",
-        /// Its sender gave up before the collector had it.
+        /// Its sender gave up while it came, or its connection broke.
         Disconnected => "disconnected",
         /// Its body came too slowly, or stopped coming.
         SlowBody => "slow_body",
-        /// An actor failed with it in hand.
+        /// An actor failed with it in hand, or its sender gave up before the collector had room.
         Lost => "lost",
     }
 }

@@ -26,12 +26,13 @@ use super::{DoorReason, Stop, Unanswered, socket::Socket};
 /// Settings of the HTTP/2 connections of a door.
 ///
 /// What a connection may hold beyond the bytes in flight is bounded: HTTP/2's windows let a client send
-/// `connection_window` bytes that nobody has read yet. They are read as they come, since a request that
-/// finds no room is refused and not kept waiting, so the windows fill only while this thread is busy
-/// elsewhere. A stream costs about a kilobyte before its first byte is charged.
+/// `connection_window` bytes that nobody has read yet, and each open stream holds at most `max_headers`
+/// bytes of headers, so 4 MiB with these defaults. In practice it is little: bodies are read as they come,
+/// since a request that finds no room is refused and not kept waiting, and the window fills only while the
+/// thread is busy elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Http2Settings {
-    /// Requests that a connection may have open at once (256).
+    /// Requests that a connection may have open at once (128).
     pub max_streams: u32,
     /// Bytes that a client may send of one request ahead of the reading (1 MiB).
     pub stream_window: u32,
@@ -51,7 +52,7 @@ pub struct Http2Settings {
 impl Default for Http2Settings {
     fn default() -> Self {
         Self {
-            max_streams: 256,
+            max_streams: 128,
             stream_window: 1024 * 1024,
             connection_window: 2 * 1024 * 1024,
             max_frame: 256 * 1024,

@@ -14,7 +14,7 @@ mod status;
 mod stream;
 mod unpack;
 
-pub use acceptor::{Acceptor, HandOver};
+pub use acceptor::{Acceptor, HandOver, spread};
 pub use admission::{Admission, OverLimit, Reservation};
 pub use body::RequestLimits;
 pub use door::{Admitted, Arrival, DoorCounts, DoorLedger, DoorReason, Tally, Unanswered};

@@ -54,8 +54,7 @@ impl Connections {
         }
     }
 
-    /// A connection was closed at once, because there were too many.
-    pub fn count_refused(&self) {
+    pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -63,10 +62,9 @@ impl Connections {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection opens; it is open as long as the value returned.
+    /// A connection is accepted; it is open as long as the value returned, and opened once it has its actor.
     pub fn open(self: &Arc<Self>) -> Open {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.opened.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(self))
     }
 }
@@ -97,6 +95,7 @@ impl StreamConnection {
         open: Open,
         stop: impl Future<Output = ()> + 'static,
     ) -> Self {
+        open.0.opened.fetch_add(1, Ordering::Relaxed);
         Self { serving: Some(door.serve(socket, Box::pin(stop))), _open: open }
     }
 }

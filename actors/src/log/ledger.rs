@@ -44,7 +44,7 @@ reasons! {
         Overloaded => "overloaded",
         /// The daemon is on its way down.
         ShuttingDown => "shutting_down",
-        /// An actor failed with them in hand.
+        /// An actor failed with them in hand, or their sender gave up before the collector had room.
         Lost => "lost",
     }
 }

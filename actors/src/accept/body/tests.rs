@@ -3,6 +3,7 @@ use std::io::Write as _;
 use flate2::{Compression, write::GzEncoder};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
+use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
@@ -239,6 +240,48 @@ async fn a_reset_in_the_middle_counts_as_disconnected() {
     assert_eq!((code, text.as_str()), (Code::Unavailable, "sender gave up: stream reset"));
     let counts = case.counts();
     assert_eq!((counts.refused(DoorReason::Disconnected).bytes, counts.pending.requests), (95, 0));
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_accounted_for_and_nothing_stays_charged(
+        message in prop::collection::vec(any::<u8>(), 0..2000),
+        pack in any::<bool>(),
+        flag in prop_oneof![4 => Just(None), 1 => any::<u8>().prop_map(Some)],
+        change in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        cut in 1usize..700,
+        end in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+        in_flight_max in 500usize..5000,
+    ) {
+        let sent = if pack { packed(&message) } else { message.clone() };
+        let mut wire = framed(flag.unwrap_or(u8::from(pack)), &sent);
+        if let Some((at, byte)) = change {
+            let at = at.index(wire.len());
+            wire[at] = byte;
+        }
+        if !whole {
+            wire.truncate(end.index(wire.len()));
+        }
+        let mut case = case(Packing::Gzip, in_flight_max);
+        wire.chunks(cut).for_each(|piece| case.feed(piece.to_vec()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let read = runtime.block_on(case.rest());
+        let admitted = case.slot.lock().take();
+        prop_assert_eq!(read.is_ok(), admitted.is_some());
+        if let (Ok(read), Some(admitted)) = (&read, &admitted) {
+            prop_assert_eq!(admitted.charged.bytes(), read.len() - 5);
+            prop_assert_eq!(case.admission.in_flight(), read.len() - 5);
+            if change.is_none() && flag.is_none() {
+                prop_assert_eq!(&read[5..], &message[..]);
+            }
+        }
+        drop(admitted);
+        let counts = case.counts();
+        prop_assert_eq!((counts.pending.requests, counts.refused_total().requests), (0, 1));
+        prop_assert!(counts.received.bytes <= wire.len() as u64);
+        prop_assert_eq!(case.admission.in_flight(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

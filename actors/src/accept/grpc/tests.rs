@@ -1,6 +1,10 @@
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use actix::{Actor as _, Addr};
+use actix_rt::{Arbiter, ArbiterHandle};
 use bytes::{BufMut, BytesMut};
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
@@ -19,16 +23,19 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, codec::CompressionEncoding, transport::Channel};
 
 use super::*;
 use crate::{
     accept::{
-        Acceptor, Connections, DoorCounts, DoorReason, ListenAddr, Listener, StreamConnection, Tally,
-        status::retry_after_s,
+        Acceptor, ConnectionCounts, Connections, DoorCounts, DoorReason, HandOver, ListenAddr, Listener,
+        Tally, spread, status::retry_after_s,
     },
     log::{CommitError, Committed},
+    supervise::{
+        ChildRecord, ChildSpec, ChildState, DynamicSpec, Intensity, RunningTree, StartError, Strategy,
+        Supervisor,
+    },
 };
 
 const MAX_REQUEST: usize = 1 << 20;
@@ -42,17 +49,37 @@ struct Rig {
     door: Arc<GrpcDoor>,
     connections: Arc<Connections>,
     listener: Listener,
-    _acceptor: Addr<Acceptor>,
-    stop: CancellationToken,
+    tree: RunningTree,
     batches: RefCell<mpsc::Receiver<SpansCompleted>>,
 }
 
+struct Setup {
+    listen: ListenAddr,
+    connections_max: usize,
+    arbiters: Vec<ArbiterHandle>,
+    wrap: fn(Arc<GrpcDoor>) -> Arc<dyn Door>,
+    /// Comes first of all with each socket.
+    trap: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            connections_max: 100,
+            arbiters: vec![Arbiter::current()],
+            wrap: |door| door,
+            trap: Arc::new(|| ()),
+        }
+    }
+}
+
 impl Rig {
-    fn new() -> Self {
-        Self::with(&"127.0.0.1:0".parse().unwrap(), |door| door)
+    async fn new() -> Self {
+        Self::with(Setup::default()).await
     }
 
-    fn with(addr: &ListenAddr, wrap: impl Fn(Arc<GrpcDoor>) -> Arc<dyn Door>) -> Self {
+    async fn with(setup: Setup) -> Self {
         let (collector, batches) = Recipient::channel(1);
         let door = Arc::new(GrpcDoor {
             http2: Http2Settings::default(),
@@ -64,15 +91,27 @@ impl Rig {
             collector,
             scratches: Scratches::new(Arc::new(Bounds::default())),
         });
-        let (connections, stop) = (Arc::new(Connections::default()), CancellationToken::new());
-        let listener = Listener::bind(addr).unwrap();
-        let (serving, counts, stopped) = (wrap(Arc::clone(&door)), Arc::clone(&connections), stop.clone());
-        let hand_over = Arc::new(move |socket| {
-            let stop = stopped.clone().cancelled_owned();
-            StreamConnection::new(Arc::clone(&serving), socket, counts.open(), stop).start();
+        let connections = Arc::new(Connections::default());
+        let listener = Listener::bind(&setup.listen).unwrap();
+        let mut root = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
+        let set = root.dynamic(DynamicSpec::new("connections", setup.connections_max));
+        let serving = (setup.wrap)(Arc::clone(&door));
+        let spread = spread(serving, set, setup.arbiters, Arc::clone(&connections));
+        let trap = setup.trap;
+        let hand_over: HandOver = Arc::new(move |socket| {
+            trap();
+            spread(socket);
         });
-        let acceptor = Acceptor::new(&listener, hand_over, Arc::clone(&connections)).unwrap().start();
-        Self { door, connections, listener, _acceptor: acceptor, stop, batches: RefCell::new(batches) }
+        let (bound, counts) = (listener.clone(), Arc::clone(&connections));
+        root.child(ChildSpec::new("acceptor"), move || {
+            Acceptor::new(&bound, Arc::clone(&hand_over), Arc::clone(&counts)).map_err(StartError::new)
+        });
+        let tree = root.start().await.unwrap();
+        Self { door, connections, listener, tree, batches: RefCell::new(batches) }
+    }
+
+    fn record(&self, name: &str) -> ChildRecord {
+        self.tree.records().into_iter().find(|record| record.name == name).unwrap()
     }
 
     fn address(&self) -> String {
@@ -223,7 +262,7 @@ fn framed(message: &[u8]) -> Bytes {
 
 #[actix_rt::test]
 async fn spans_reach_the_collector_as_they_came_and_the_answer_is_an_empty_success() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let (response, bytes) = rig.export(request(3), KEPT).await;
     assert_eq!(response.unwrap(), ExportTraceServiceResponse { partial_success: None });
     assert_eq!(bytes, request(3).encode_to_vec());
@@ -235,7 +274,7 @@ async fn spans_reach_the_collector_as_they_came_and_the_answer_is_an_empty_succe
 
 #[actix_rt::test]
 async fn a_packed_request_is_kept_unpacked_and_counted_as_it_came() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let plain = request(500);
     let mut client = rig.client().await.send_compressed(CompressionEncoding::Gzip);
     let (response, batch) = tokio::join!(client.export(plain.clone()), async {
@@ -253,7 +292,7 @@ async fn a_packed_request_is_kept_unpacked_and_counted_as_it_came() {
 
 #[actix_rt::test]
 async fn what_is_kept_of_a_large_request_is_no_larger_than_what_was_charged() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let (response, bytes) = rig.export(large_request(900_000), KEPT).await;
     response.unwrap();
     let capacity = bytes.try_into_mut().unwrap().capacity();
@@ -262,7 +301,7 @@ async fn what_is_kept_of_a_large_request_is_no_larger_than_what_was_charged() {
 
 #[actix_rt::test]
 async fn a_request_without_spans_is_a_success_and_does_not_go_to_the_collector() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut client = rig.client().await;
     client.export(ExportTraceServiceRequest::default()).await.unwrap();
     client.export(request(0)).await.unwrap();
@@ -273,7 +312,7 @@ async fn a_request_without_spans_is_a_success_and_does_not_go_to_the_collector()
 
 #[actix_rt::test]
 async fn a_request_over_the_limit_is_refused_for_good_before_and_after_unpacking() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let large = large_request(MAX_REQUEST);
     let status = rig.client().await.export(large.clone()).await.unwrap_err();
     let text = format!("message of {} bytes is larger than the limit of 1048576 bytes", large.encoded_len());
@@ -290,7 +329,7 @@ async fn a_request_over_the_limit_is_refused_for_good_before_and_after_unpacking
 
 #[actix_rt::test]
 async fn a_request_that_does_not_fit_now_is_told_when_to_come_again() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let others = rig.door.admission.try_reserve(IN_FLIGHT - 10).unwrap();
     let status = rig.client().await.export(request(1)).await.unwrap_err();
     let bytes = request(1).encoded_len();
@@ -304,7 +343,7 @@ async fn a_request_that_does_not_fit_now_is_told_when_to_come_again() {
 
 #[actix_rt::test]
 async fn bytes_that_are_no_trace_request_are_an_invalid_argument() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let status = rig.send_raw(&b"\x0a\x05no"[..]).await.unwrap_err();
     let text = scan(b"\x0a\x05no", |_| {}).unwrap_err().to_string();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text.as_str()));
@@ -325,7 +364,7 @@ async fn bytes_that_are_no_trace_request_are_an_invalid_argument() {
 
 #[actix_rt::test]
 async fn other_methods_and_encodings_are_not_implemented() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let status = rig.send_to("/grpc.health.v1.Health/Check", Bytes::new()).await.unwrap_err();
     let text = "POST /grpc.health.v1.Health/Check is not served here: \
                 POST /opentelemetry.proto.collector.trace.v1.TraceService/Export is";
@@ -350,7 +389,7 @@ async fn other_methods_and_encodings_are_not_implemented() {
 
 #[actix_rt::test]
 async fn each_answer_of_the_log_has_its_status() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let full = CommitError::Full { bytes: 1, held: 9, limit: 9 };
     let status = rig.export(request(2), Err(full.clone())).await.0.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, full.to_string().as_str()));
@@ -365,7 +404,7 @@ async fn each_answer_of_the_log_has_its_status() {
 
 #[actix_rt::test]
 async fn a_batch_that_its_collector_dropped_is_lost_and_its_sender_may_try_again() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut client = rig.client().await;
     let (response, ()) = tokio::join!(client.export(request(2)), async { drop(rig.next_batch().await) });
     let status = response.unwrap_err();
@@ -377,7 +416,7 @@ async fn a_batch_that_its_collector_dropped_is_lost_and_its_sender_may_try_again
 
 #[actix_rt::test]
 async fn a_collector_that_takes_nothing_for_too_long_is_overloaded_and_one_that_is_closed_shuts_down() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let (mut first, mut second) = (rig.client().await, rig.client().await);
     // The inbox holds one batch.
     let blocked = Box::pin(first.export(request(1)));
@@ -400,7 +439,7 @@ async fn a_collector_that_takes_nothing_for_too_long_is_overloaded_and_one_that_
 
 #[actix_rt::test]
 async fn a_sender_that_resets_in_the_middle_leaves_nothing_charged() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
     let message = request(100).encode_to_vec();
     by_hand.body.send(framed(&message).slice(..1000)).unwrap();
@@ -418,7 +457,7 @@ async fn a_sender_that_resets_in_the_middle_leaves_nothing_charged() {
 
 #[actix_rt::test]
 async fn a_connection_that_breaks_takes_its_requests_along() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
     by_hand.body.send(framed(&[1; 1000]).slice(..105)).unwrap();
     let sent = Box::pin(by_hand.sender.send_request(by_hand.request.take().unwrap()));
@@ -431,7 +470,7 @@ async fn a_connection_that_breaks_takes_its_requests_along() {
 
 #[actix_rt::test]
 async fn a_batch_in_the_collectors_hands_is_kept_and_charged_though_its_sender_gave_up() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let message = request(2).encode_to_vec();
     let batch = {
         let mut client = rig.client().await;
@@ -448,22 +487,86 @@ async fn a_batch_in_the_collectors_hands_is_kept_and_charged_though_its_sender_g
 
 #[actix_rt::test]
 async fn told_to_stop_a_connection_finishes_what_has_begun_and_closes() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut client = rig.client().await;
-    let (response, ()) = tokio::join!(client.export(request(1)), async {
+    let (response, report) = tokio::join!(client.export(request(1)), async {
         let batch = rig.next_batch().await;
-        rig.stop.cancel();
-        tokio::task::yield_now().await;
-        settle(batch, KEPT);
+        let stopping = rig.tree.shutdown(PATIENCE);
+        let (report, ()) = tokio::join!(stopping, async {
+            until("it is told", || rig.record("connections").state == ChildState::Stopping).await;
+            settle(batch, KEPT);
+        });
+        report
     });
     response.unwrap();
-    until("the connection is closed", || rig.connections.counts().open == 0).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(rig.connections.counts(), ConnectionCounts { opened: 1, ..ConnectionCounts::default() });
+    rig.settled(&[]);
+}
+
+#[actix_rt::test]
+async fn a_request_that_outlasts_the_stop_is_cut_off_and_counted_so() {
+    let rig = Rig::new().await;
+    let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
+    by_hand.body.send(framed(&[1; 1000]).slice(..105)).unwrap();
+    let sent = Box::pin(by_hand.sender.send_request(by_hand.request.take().unwrap()));
+    let some_came = Box::pin(until("some of it came", || rig.counts().pending.bytes == 100));
+    let Either::Right(((), _sent)) = select(sent, some_came).await else { panic!("answered") };
+    let report = rig.tree.shutdown(Duration::from_millis(20)).await;
+    assert_eq!(report.given_up, ["connections"]);
+    until("it is gone", || rig.connections.counts().open == 0).await;
+    rig.settled(&[(DoorReason::ShuttingDown, 1)]);
+}
+
+#[actix_rt::test]
+async fn one_connection_too_many_is_closed_and_counted() {
+    let rig = Rig::with(Setup { connections_max: 1, ..Setup::default() }).await;
+    let mut first = rig.client().await;
+    let mut second = TcpStream::connect(rig.address()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, second.read(&mut [0; 10])).await.unwrap().unwrap(), 0);
+    let counts = rig.connections.counts();
+    assert_eq!((counts.open, counts.opened, counts.refused), (1, 1, 1));
+    first.export(request(0)).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn a_restarted_acceptor_serves_those_who_came_meanwhile() {
+    let fuse = Arc::new(AtomicBool::new(true));
+    let burn = Arc::clone(&fuse);
+    let trap = Arc::new(move || assert!(!burn.swap(false, Ordering::Relaxed), "as the test wants"));
+    let rig = Rig::with(Setup { trap, ..Setup::default() }).await;
+    let _victim = TcpStream::connect(rig.address()).await.unwrap();
+    until("it panics", || rig.record("acceptor").panics == 1).await;
+    assert_ne!(rig.record("acceptor").state, ChildState::Running);
+    rig.client().await.export(request(0)).await.unwrap();
+    assert_eq!((rig.record("acceptor").restarts, rig.connections.counts().opened), (1, 1));
+}
+
+#[actix_rt::test]
+async fn connections_live_on_the_arbiters_in_turn() {
+    let arbiters = [Arbiter::new(), Arbiter::new()];
+    let handles = arbiters.iter().map(Arbiter::handle).collect();
+    let rig = Rig::with(Setup { arbiters: handles, ..Setup::default() }).await;
+    let (mut first, mut second) = (rig.client().await, rig.client().await);
+    for client in [&mut first, &mut second] {
+        let (kept, ()) =
+            tokio::join!(client.export(request(1)), async { drop(settle(rig.next_batch().await, KEPT)) });
+        kept.unwrap();
+    }
+    // An arbiter that ends takes its connections along, and no others.
+    let [one, other] = arbiters;
+    one.stop();
+    one.join().unwrap();
+    assert_eq!(rig.connections.counts().open, 1);
+    assert!(first.export(request(0)).await.is_err());
+    second.export(request(0)).await.unwrap();
+    other.stop();
     rig.settled(&[]);
 }
 
 #[actix_rt::test]
 async fn a_client_of_http1_is_told_and_another_stranger_is_not() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut stranger = TcpStream::connect(rig.address()).await.unwrap();
     stranger.write_all(b"GET /metrics HTTP/1.1\r\nhost: nyx\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -483,7 +586,7 @@ async fn a_client_of_http1_is_told_and_another_stranger_is_not() {
 
 #[actix_rt::test]
 async fn a_client_that_says_nothing_is_let_go() {
-    let rig = Rig::new();
+    let rig = Rig::new().await;
     let mut silent = TcpStream::connect(rig.address()).await.unwrap();
     until("it is connected", || rig.connections.counts().open == 1).await;
     tokio::time::pause();
@@ -496,7 +599,7 @@ async fn a_client_that_says_nothing_is_let_go() {
 #[actix_rt::test]
 async fn a_unix_socket_serves_the_same() {
     let path = std::env::temp_dir().join(format!("nyx-door-{}.sock", std::process::id()));
-    let rig = Rig::with(&ListenAddr::Unix(path.clone()), |door| door);
+    let rig = Rig::with(Setup { listen: ListenAddr::Unix(path.clone()), ..Setup::default() }).await;
     let by_hand = ByHand::new(tokio::net::UnixStream::connect(&path).await.unwrap()).await;
     let ByHand { body, mut sender, request: sent } = by_hand;
     body.send(framed(&request(2).encode_to_vec())).unwrap();
@@ -508,6 +611,10 @@ async fn a_unix_socket_serves_the_same() {
     assert_eq!(body.to_bytes(), framed(b""));
     assert_eq!(bytes, request(2).encode_to_vec());
     rig.settled(&[]);
+    assert!(rig.tree.shutdown(PATIENCE).await.is_clean());
+    assert!(path.exists(), "the listener is not the acceptor's");
+    drop(rig);
+    assert!(!path.exists());
 }
 
 /// A door whose requests can be made to panic.
@@ -541,8 +648,7 @@ impl Door for Brittle {
 
 #[actix_rt::test]
 async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
-    let addr = "127.0.0.1:0".parse().unwrap();
-    let rig = Rig::with(&addr, |door| Arc::new(Brittle(door)));
+    let rig = Rig::with(Setup { wrap: |door| Arc::new(Brittle(door)), ..Setup::default() }).await;
     let (mut healthy, mut doomed) = (rig.client().await, rig.client().await);
     let mut panicking = doomed.clone();
     let mut poison = tonic::Request::new(request(1));
@@ -555,6 +661,8 @@ async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
     });
     assert!(waiting.is_err() && poisoned.is_err());
     until("one connection is gone", || rig.connections.counts().open == 1).await;
+    let record = rig.record("connections");
+    assert_eq!((record.panics, record.last_failure.unwrap().message.as_str()), (1, "as the test wants"));
     let (kept, ()) =
         tokio::join!(healthy.export(request(1)), async { drop(settle(rig.next_batch().await, KEPT)) });
     kept.unwrap();
