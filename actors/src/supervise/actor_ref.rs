@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     errors::{AskError, Closed, TrySendError},
     inbox::Inbox,
+    settings::after,
 };
 
 /// A stable reference to a supervised actor: it stays valid while the actor crashes, is restarted
@@ -63,7 +64,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
-        let deadline = Instant::now() + limit;
+        let deadline = after(Instant::now(), limit);
         let slot = match timeout_at(deadline, self.inbox.reserve()).await {
             Ok(Some(slot)) => slot,
             Ok(None) => return Err(AskError::Closed(message)),

@@ -21,7 +21,7 @@ use super::{
     failure::{Failure, FailureCause},
     monitor::{Exit, Life, Watcher, Watching},
     record::{ChildKind, DynamicCounts, Vital},
-    settings::{DynamicSpec, Intensity, Restart},
+    settings::{DynamicSpec, PanicRate, Restart},
 };
 
 /// A dynamic child was not started; its factory is dropped.
@@ -138,7 +138,7 @@ impl fmt::Debug for DynamicRef {
 
 struct Set {
     max_children: usize,
-    panic_rate: Intensity,
+    panic_rate: PanicRate,
     vital: Arc<Vital>,
     state: Mutex<SetState>,
 }
@@ -191,7 +191,7 @@ impl Set {
             let window = self.panic_rate.window;
             while state.panics.pop_front_if(|at| now - *at >= window).is_some() {}
             state.panics.push_back(now);
-            state.panics.len() > self.panic_rate.max_restarts as usize
+            state.panics.len() > self.panic_rate.max_panics as usize
         };
         let drained = state.draining && state.live == 0;
         let report = if tripped || drained { state.report.take() } else { None };
@@ -200,8 +200,8 @@ impl Set {
         let Some(report) = report else { return };
         if tripped {
             self.kill();
-            let Intensity { max_restarts, window } = self.panic_rate;
-            let message = format!("more than {max_restarts} panics within {window:?}");
+            let PanicRate { max_panics, window } = self.panic_rate;
+            let message = format!("more than {max_panics} panics within {window:?}");
             report.ended(Exit::Failed(Failure::new(FailureCause::Escalated, message)));
         } else {
             report.ended(Exit::Normal);

@@ -52,10 +52,8 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Feeder<A> {
                     ctx.stop();
                     return Poll::Pending;
                 }
-                Take::Fenced => {
-                    ctx.terminate();
-                    return Poll::Ready(());
-                }
+                // Its monitor lets it go without a hook.
+                Take::Fenced => return Poll::Pending,
             }
             // The handler has put a future in front of the next message, or stops the actor. The
             // context polls this again afterwards.

@@ -30,5 +30,5 @@ pub use failure::{Failure, FailureCause, fail};
 pub use inbox::InboxCounts;
 pub use link::Linked;
 pub use record::{ChildKind, ChildRecord, ChildState, DynamicCounts};
-pub use settings::{Backoff, ChildSpec, DynamicSpec, Intensity, Restart, SettingsError, Strategy};
+pub use settings::{Backoff, ChildSpec, DynamicSpec, Intensity, PanicRate, Restart, SettingsError, Strategy};
 pub use supervisor::{RunningTree, ShutdownReport, Supervisor, TreeError, TreeMonitor};

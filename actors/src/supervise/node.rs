@@ -25,7 +25,7 @@ use super::{
     failure::{Failure, FailureCause},
     monitor::Exit,
     record::ChildState,
-    settings::{Intensity, Restart, Strategy},
+    settings::{Intensity, Restart, Strategy, after},
     supervisor::ShutdownReport,
 };
 
@@ -83,7 +83,7 @@ impl Slot {
     }
 
     /// It will not come back: senders are told, what waits is abandoned.
-    fn bury(&mut self, report: &RefCell<ShutdownReport>) {
+    fn bury(&mut self, report: Option<&RefCell<ShutdownReport>>) {
         self.state = State::Down;
         self.wanted = false;
         self.gated = false;
@@ -91,12 +91,15 @@ impl Slot {
         self.child.vital().set_state(ChildState::Stopped);
         if !self.over {
             self.over = true;
-            report.borrow_mut().abandoned += self.child.abandon();
+            let abandoned = self.child.abandon();
+            if let Some(report) = report {
+                report.borrow_mut().abandoned += abandoned;
+            }
         }
     }
 
     /// It stopped as it was told to.
-    fn stopped(&mut self, how: Stop, report: &RefCell<ShutdownReport>) {
+    fn stopped(&mut self, how: Stop, report: Option<&RefCell<ShutdownReport>>) {
         info!(child = self.name(), "stopped");
         self.halt = None;
         if how == Stop::Drain {
@@ -219,7 +222,7 @@ impl Node {
     pub(super) fn bury_all(&mut self) {
         for slot in self.slots.iter_mut().rev() {
             slot.kill();
-            slot.bury(&self.shutdown);
+            slot.bury(Some(&self.shutdown));
         }
     }
 
@@ -311,7 +314,7 @@ impl Node {
                 self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
             }
             if drain || self.root {
-                slot.bury(&self.shutdown);
+                slot.bury(Some(&self.shutdown));
             }
         }
         self.phase = Phase::Left { failure };
@@ -395,7 +398,7 @@ impl Node {
                 Some(failure) => slot.fail(failure, "none"),
                 None => info!(child = slot.name(), "ended"),
             }
-            return slot.bury(&self.shutdown);
+            return slot.bury(None);
         }
         if since.is_some_and(|since| now - since >= slot.policy().backoff.reset_after()) {
             slot.attempt = 0;
@@ -411,7 +414,7 @@ impl Node {
             None => warn!(child = slot.name(), next = ?wait, "stopped by itself, though it is permanent"),
         }
         slot.attempt = slot.attempt.saturating_add(1);
-        slot.state = State::BackingOff { until: now + wait };
+        slot.state = State::BackingOff { until: after(now, wait) };
         slot.child.vital().set_state(ChildState::BackingOff);
         self.take_along(child);
     }
@@ -463,8 +466,9 @@ impl Node {
             }
             slot.gated = true;
             if index != child && !slot.is_down() {
-                slot.halt = Some(Stop::Halt);
-                slot.wanted = slot.policy().restart != Restart::Temporary;
+                let comes_back = slot.policy().restart != Restart::Temporary;
+                slot.halt = Some(if comes_back { Stop::Halt } else { Stop::Drain });
+                slot.wanted = comes_back;
             }
         }
     }
@@ -517,9 +521,11 @@ impl Node {
 
     /// Stops the last of those that are to stop; whether there is one that has not stopped yet.
     fn stop_next(&mut self) -> bool {
-        let (overall, failed) = match &self.phase {
-            Phase::Leaving { overall, failure, .. } => (*overall, failure.is_some()),
-            Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => (None, false),
+        let (report, overall, failed) = match &self.phase {
+            Phase::Leaving { overall, failure, .. } => (Some(&*self.shutdown), *overall, failure.is_some()),
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => {
+                (None, None, false)
+            }
         };
         for (index, slot) in self.slots.iter_mut().enumerate().rev() {
             let Some(how) = slot.halt else { continue };
@@ -531,7 +537,7 @@ impl Node {
                 State::Starting { run, .. } | State::Up { run, .. } => run,
                 State::Down | State::BackingOff { .. } => {
                     if how == Stop::Halt || failed || !slot.deserves_last_go() {
-                        slot.stopped(how, &self.shutdown);
+                        slot.stopped(how, report);
                         continue;
                     }
                     slot.last_go = true;
@@ -541,7 +547,8 @@ impl Node {
             info!(child = slot.name(), "stopping");
             run.stop(how, overall);
             slot.child.vital().set_state(ChildState::Stopping);
-            slot.state = State::Stopping { run, deadline: Instant::now() + slot.policy().stop_deadline };
+            slot.state =
+                State::Stopping { run, deadline: after(Instant::now(), slot.policy().stop_deadline) };
             return true;
         }
         false
@@ -558,7 +565,7 @@ impl Node {
             };
             if due && !(slot.gated && gate_closed) {
                 let run = start(slot, index, &self.events);
-                slot.state = State::Starting { run, deadline: now + slot.policy().start_deadline };
+                slot.state = State::Starting { run, deadline: after(now, slot.policy().start_deadline) };
             }
             gate_closed |= slot.gated;
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// When a child that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,13 +231,28 @@ impl ChildSpec {
     }
 }
 
+/// How many panics of its children a dynamic set takes for bearable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PanicRate {
+    /// Panics within the window; one more is the set's own failure.
+    pub max_panics: u32,
+    /// The window.
+    pub window: Duration,
+}
+
+/// A moment `wait` from `now`; a century from now where that is too far to tell.
+pub(super) fn after(now: Instant, wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+    now + wait.min(CENTURY)
+}
+
 /// The definition of a set of dynamic children.
 #[derive(Debug, Clone)]
 pub struct DynamicSpec {
     pub(super) name: String,
     pub(super) max_children: usize,
     pub(super) stop_deadline: Duration,
-    pub(super) panic_rate: Intensity,
+    pub(super) panic_rate: PanicRate,
     pub(super) backoff: Backoff,
 }
 
@@ -247,7 +263,7 @@ impl DynamicSpec {
             name: name.into(),
             max_children,
             stop_deadline: Duration::from_secs(5),
-            panic_rate: Intensity { max_restarts: 100, window: Duration::from_secs(10) },
+            panic_rate: PanicRate { max_panics: 100, window: Duration::from_secs(10) },
             backoff: Backoff::default(),
         }
     }
@@ -262,7 +278,7 @@ impl DynamicSpec {
     /// How many panics within a window are bearable; with one more all children are killed and the
     /// set fails, which its supervisor handles as it does any failure.
     #[must_use]
-    pub fn panic_rate(mut self, rate: Intensity) -> Self {
+    pub fn panic_rate(mut self, rate: PanicRate) -> Self {
         self.panic_rate = rate;
         self
     }

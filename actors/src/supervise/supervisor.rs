@@ -26,7 +26,7 @@ use super::{
     monitor::Exit,
     node::{Node, Phase},
     record::{ChildKind, ChildRecord, Vital},
-    settings::{Backoff, ChildSpec, DynamicSpec, Intensity, Restart, SettingsError, Strategy},
+    settings::{Backoff, ChildSpec, DynamicSpec, Intensity, Restart, SettingsError, Strategy, after},
 };
 
 /// A supervisor in the making: an ordered list of children.
@@ -85,20 +85,24 @@ impl Supervisor {
         F: Fn() -> Result<A, StartError> + Send + Sync + 'static,
     {
         let actor_ref = declared.actor_ref();
-        self.children.push(Box::new(ActorChild::new(declared, factory)));
+        self.define(Box::new(ActorChild::new(declared, factory)));
         actor_ref
     }
 
     /// Adds a set of dynamic children, which comes and goes in this place of the order.
     pub fn dynamic(&mut self, spec: DynamicSpec) -> DynamicRef {
         let (child, dynamic_ref) = DynamicChild::new(spec);
-        self.children.push(Box::new(child));
+        self.define(Box::new(child));
         dynamic_ref
+    }
+
+    pub(super) fn define(&mut self, child: Box<dyn Definition>) {
+        self.children.push(child);
     }
 
     /// Adds a supervisor as a child. Where it gives up, it is this one's child that failed.
     pub fn nest(&mut self, inner: Supervisor) {
-        self.children.push(Box::new(NestedChild::new(inner)));
+        self.define(Box::new(NestedChild::new(inner)));
     }
 
     /// Starts the tree, and returns when all its children are ready. To be called on the thread of
@@ -177,6 +181,16 @@ enum Status {
     Stopped { report: ShutdownReport, failure: Option<Arc<Failure>> },
 }
 
+impl Status {
+    fn failure(&self) -> Option<&Arc<Failure>> {
+        match self {
+            Self::Starting | Self::Running => None,
+            Self::Escalated(failure) => Some(failure),
+            Self::Stopped { failure, .. } => failure.as_ref(),
+        }
+    }
+}
+
 /// A tree whose children run. Dropped, it begins an ordered stop that nobody waits for.
 pub struct RunningTree {
     orders: mpsc::Sender<Order>,
@@ -189,7 +203,7 @@ impl RunningTree {
     /// together within this one; who is not done by then is given up on. May be called again, with
     /// a nearer deadline.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let order = Order { how: Stop::Drain, overall: Some(Instant::now() + deadline) };
+        let order = Order { how: Stop::Drain, overall: Some(after(Instant::now(), deadline)) };
         let _stopped_already = self.orders.send(order).await;
         let mut news = self.news.clone();
         match news.wait_for(|status| matches!(status, Status::Stopped { .. })).await.as_deref() {
@@ -202,12 +216,10 @@ impl RunningTree {
     /// not started again; its neighbours go on until the caller shuts the tree down.
     pub async fn escalated(&self) -> Arc<Failure> {
         let mut news = self.news.clone();
-        if let Ok(Status::Escalated(failure)) =
-            news.wait_for(|status| matches!(status, Status::Escalated(_))).await.as_deref()
-        {
-            return Arc::clone(failure);
+        match news.wait_for(|status| status.failure().is_some()).await.as_deref().map(Status::failure) {
+            Ok(Some(failure)) => Arc::clone(failure),
+            Ok(None) | Err(_) => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// The records of all children, in the order of their definition.
@@ -263,7 +275,10 @@ impl Uplink {
         match self {
             Self::Root { status, report } => {
                 let report = report.borrow().clone();
-                drop(status.send_replace(Status::Stopped { report, failure }));
+                status.send_modify(|status| {
+                    let failure = failure.or_else(|| status.failure().cloned());
+                    *status = Status::Stopped { report, failure };
+                });
             }
             Self::Parent(report) => {
                 report.ended(failure.map_or(Exit::Normal, |failure| Exit::Failed((*failure).clone())));
@@ -359,8 +374,11 @@ impl NestedChild {
         let Supervisor { name, strategy, intensity, restart, backoff, children } = inner;
         // Each child is bounded, one after the other; this bound is for the supervisor itself.
         let slack = Duration::from_secs(1);
-        let starts = children.iter().map(|child| child.policy().start_deadline).sum::<Duration>();
-        let stops = children.iter().map(|child| child.policy().stop_deadline).sum::<Duration>();
+        let sum = |of: fn(&Policy) -> Duration| {
+            children.iter().map(|child| of(child.policy())).fold(Duration::ZERO, Duration::saturating_add)
+        };
+        let starts = sum(|policy| policy.start_deadline);
+        let stops = sum(|policy| policy.stop_deadline);
         let policy = Policy {
             name: name.clone(),
             restart,

@@ -265,8 +265,13 @@ impl Tree {
         Self { script, running, refs }
     }
 
+    /// A child's record; its depth, which is what adds up, is what its channel holds.
     pub(crate) fn record(&self, name: &str) -> ChildRecord {
-        record(&self.running, name)
+        let records = self.running.records();
+        let index = records.iter().position(|record| record.name == name).unwrap();
+        let record = record(&self.running, name);
+        assert_eq!(record.inbox.depth as usize, self.refs[index].depth());
+        record
     }
 }
 

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::supervise::{
-    AdmissionError, ChildKind, ChildState, DynamicRef, DynamicSpec, FailureCause, Intensity, RunningTree,
-    StartError, StopSignal, Strategy, Supervisor,
+    AdmissionError, ChildKind, ChildState, DynamicRef, DynamicSpec, FailureCause, Intensity, PanicRate,
+    RunningTree, StartError, StopSignal, Strategy, Supervisor,
     testing::{exact_backoff, paused, record, settle, until},
 };
 
@@ -129,7 +129,7 @@ fn a_panic_ends_that_child_only_and_is_counted() {
 fn a_failure_that_is_no_panic_is_counted_apart() {
     paused(async {
         let spec =
-            DynamicSpec::new("connections", 100).panic_rate(Intensity { max_restarts: 0, window: MINUTE });
+            DynamicSpec::new("connections", 100).panic_rate(PanicRate { max_panics: 0, window: MINUTE });
         let set = Set::start(spec).await;
         set.open(quick()).unwrap();
         let refuse = |_| Err::<Connection, _>(StartError::new("no such peer"));
@@ -219,8 +219,8 @@ fn a_drain_is_bounded() {
 #[test]
 fn too_many_panics_within_the_window_fail_the_set() {
     paused(async {
-        let spec = DynamicSpec::new("connections", 100)
-            .panic_rate(Intensity { max_restarts: 2, window: SECOND * 10 });
+        let spec =
+            DynamicSpec::new("connections", 100).panic_rate(PanicRate { max_panics: 2, window: SECOND * 10 });
         let set = Set::start(spec).await;
         for _ in 0..6 {
             set.open(OnStop::Ignore).unwrap();

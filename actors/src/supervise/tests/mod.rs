@@ -7,3 +7,4 @@ mod linked;
 mod restarts;
 mod shutdown;
 mod strategies;
+mod supervisors;

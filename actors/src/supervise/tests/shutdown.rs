@@ -205,3 +205,12 @@ fn a_tree_whose_handle_is_dropped_stops_in_order() {
         assert_eq!(log[1..], ["b stopping", "b stopped", "b drop", "a stopping", "a stopped", "a drop"]);
     });
 }
+
+#[test]
+fn a_shutdown_without_end_is_no_fault() {
+    paused(async {
+        let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
+        assert_eq!(tree.refs[0].ask(Note(1), Duration::MAX).await.unwrap(), 1);
+        assert!(tree.running.shutdown(Duration::MAX).await.is_clean());
+    });
+}
