@@ -1,1 +1,26 @@
-//! (to come)
+//! Stream connections: where spans come in.
+
+mod acceptor;
+mod admission;
+mod body;
+mod codec;
+mod door;
+mod grpc;
+mod http2;
+mod listener;
+mod refusal;
+mod socket;
+mod status;
+mod stream;
+mod unpack;
+
+pub use acceptor::{Acceptor, HandOver, spread};
+pub use admission::{Admission, OverLimit, Reservation};
+pub use body::RequestLimits;
+pub use door::{Admitted, Arrival, DoorCounts, DoorLedger, DoorReason, Tally, Unanswered};
+pub use grpc::{GrpcDoor, Scratches};
+pub use http2::Http2Settings;
+pub use listener::{ListenAddr, ListenAddrError, ListenError, Listener};
+pub use refusal::{Refusal, Retry};
+pub use socket::Accepted;
+pub use stream::{ConnectionCounts, Connections, Door, Open, Stop, StreamConnection};

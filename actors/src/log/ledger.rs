@@ -33,6 +33,7 @@ macro_rules! reasons {
         }
     };
 }
+pub(crate) use reasons;
 
 reasons! {
     /// Why scanned spans did not reach the log. Their sender was told, and may try again.
@@ -43,7 +44,7 @@ reasons! {
         Overloaded => "overloaded",
         /// The daemon is on its way down.
         ShuttingDown => "shutting_down",
-        /// An actor failed with them in hand.
+        /// An actor failed with them in hand, or their sender gave up before the collector had room.
         Lost => "lost",
     }
 }
@@ -138,7 +139,7 @@ impl SpanLedger {
         counts.scanned += u64::from(spans);
         counts.pending += u64::from(spans);
         drop(counts);
-        PendingSpans { ledger: Arc::clone(self), spans }
+        PendingSpans { ledger: Arc::clone(self), spans, tell: None }
     }
 
     /// The counts at this moment.
@@ -147,11 +148,26 @@ impl SpanLedger {
     }
 }
 
+/// Learns, once, what became of a batch: [`PendingSpans::and_tell`].
+///
+/// It is told in the middle of a commit, with locks held: it counts, and does nothing else.
+pub trait Settle: Send {
+    /// The batch is in the log, or why it is not.
+    fn settle(self: Box<Self>, outcome: Result<(), RejectReason>);
+}
+
 /// Scanned spans whose fate is open. Dropped, they count as rejected{lost}.
-#[derive(Debug)]
 pub struct PendingSpans {
     ledger: Arc<SpanLedger>,
     spans: u32,
+    /// `None` too once it was told.
+    tell: Option<Box<dyn Settle>>,
+}
+
+impl fmt::Debug for PendingSpans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingSpans").field("spans", &self.spans).finish_non_exhaustive()
+    }
 }
 
 impl PendingSpans {
@@ -160,12 +176,28 @@ impl PendingSpans {
         self.spans
     }
 
+    /// Whoever took the batch in learns of its fate with the ledger, whether it still waits for the
+    /// answer or not: its own account, and the memory it charged, stay exact.
+    #[must_use]
+    pub fn and_tell(mut self, whom: Box<dyn Settle>) -> Self {
+        self.tell = Some(whom);
+        self
+    }
+
+    fn told(&mut self, outcome: Result<(), RejectReason>) {
+        if let Some(whom) = self.tell.take() {
+            whom.settle(outcome);
+        }
+    }
+
     /// The log has them.
     pub fn accept(mut self) {
         let spans = u64::from(std::mem::take(&mut self.spans));
         let mut counts = self.ledger.0.lock();
         counts.pending -= spans;
         counts.accepted += spans;
+        drop(counts);
+        self.told(Ok(()));
     }
 
     /// The log will not have them.
@@ -180,6 +212,7 @@ impl PendingSpans {
             counts.pending -= spans;
             counts.rejected.add(reason as usize, spans);
         }
+        self.told(Err(reason));
     }
 }
 
@@ -314,9 +347,13 @@ impl fmt::Debug for DestinationLedger {
 }
 
 /// Counts by reason as a map from label to count, in the order of the reasons.
-struct Labelled<'a, R>(&'a [R], fn(R) -> &'static str, &'a [u64]);
+pub(crate) struct Labelled<'a, R, C = u64>(
+    pub(crate) &'a [R],
+    pub(crate) fn(R) -> &'static str,
+    pub(crate) &'a [C],
+);
 
-impl<R: Copy> Serialize for Labelled<'_, R> {
+impl<R: Copy, C: Serialize> Serialize for Labelled<'_, R, C> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().zip(self.2).map(|(&reason, count)| ((self.1)(reason), count)))
     }
@@ -374,6 +411,24 @@ mod tests {
         assert_eq!((counts.scanned, counts.accepted, counts.pending), (7, 3, 0));
         assert_eq!((counts.rejected(RejectReason::LogFull), counts.rejected(RejectReason::Lost)), (4, 0));
         assert!(counts.balances());
+    }
+
+    #[test]
+    fn whoever_is_to_be_told_learns_of_each_fate_once() {
+        struct Told(Arc<Mutex<Vec<Result<(), RejectReason>>>>);
+        impl Settle for Told {
+            fn settle(self: Box<Self>, outcome: Result<(), RejectReason>) {
+                self.0.lock().push(outcome);
+            }
+        }
+        let ledger = Arc::new(SpanLedger::default());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let pending = |spans| ledger.scanned(spans).and_tell(Box::new(Told(Arc::clone(&told))));
+        pending(1).accept();
+        pending(2).reject(RejectReason::LogFull);
+        drop(pending(3));
+        let seen = told.lock().clone();
+        assert_eq!(seen, [Ok(()), Err(RejectReason::LogFull), Err(RejectReason::Lost)]);
     }
 
     #[test]

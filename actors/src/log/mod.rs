@@ -29,8 +29,10 @@ use thiserror::Error;
 use tokio::{sync::oneshot, time::Instant};
 
 pub use ledger::{
-    Advance, AdvanceError, DestinationLedger, DropReason, PendingSpans, RejectReason, SpanCounts, SpanLedger,
+    Advance, AdvanceError, DestinationLedger, DropReason, PendingSpans, RejectReason, Settle, SpanCounts,
+    SpanLedger,
 };
+pub(crate) use ledger::{Labelled, reasons};
 pub use memory::{MemoryLog, MemoryLogConfig};
 
 /// The number of a span in the log, counted from 0 in the order of acceptance.

@@ -1,0 +1,595 @@
+//! The state of one supervisor: what each child does, and what has to be done next.
+//!
+//! ```text
+//!            start            ready             failure, restart allowed
+//!  Waiting ─────────► Starting ─────► Up ───────────────────────────► BackingOff ──► Starting …
+//!                        │  │          │ stop                              │
+//!                        │  └──────────┴────────► Stopping ──► Down        │ stop
+//!                        │ deadline: fenced          │ deadline: fenced    ▼
+//!                        ▼                           ▼                   Down
+//!                    BackingOff                    Down
+//! ```
+//!
+//! Nothing here waits: a supervisor hears an event, an order or a timer, changes the state, and
+//! [`Node::step`] then starts and stops whatever the state calls for. Children marked `gated` start one
+//! after the other, each when those before it are ready (a first start, a restart of several); children
+//! marked `halt` stop one after the other, the last one first.
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, warn};
+
+use super::{
+    child::{Definition, Event, Incarnation, Policy, Report, Stop},
+    failure::{Failure, FailureCause},
+    monitor::Exit,
+    record::ChildState,
+    settings::{Intensity, Restart, Strategy, after},
+    supervisor::ShutdownReport,
+};
+
+/// What a supervisor has come to.
+#[derive(Clone)]
+pub(super) enum Phase {
+    /// Its children are started for the first time.
+    Starting,
+    /// All its children were ready once.
+    Running,
+    /// The root gave up: it restarts nobody any more, the others go on until they are shut down.
+    Escalated { failure: Arc<Failure> },
+    /// It stops its children; with a failure it was not told to.
+    Leaving { how: Stop, failure: Option<Arc<Failure>>, overall: Option<Instant> },
+    /// All its children are down.
+    Left { failure: Option<Arc<Failure>> },
+}
+
+enum State {
+    Down,
+    Starting { run: Box<dyn Incarnation>, deadline: Instant },
+    Up { run: Box<dyn Incarnation>, since: Instant },
+    BackingOff { until: Instant },
+    Stopping { run: Box<dyn Incarnation>, deadline: Instant },
+}
+
+struct Slot {
+    child: Box<dyn Definition>,
+    state: State,
+    incarnation: u64,
+    /// Backoffs since the last stable uptime.
+    attempt: u32,
+    /// Whether it is to be up.
+    wanted: bool,
+    /// Whether the gated ones behind it wait until it is ready.
+    gated: bool,
+    halt: Option<Stop>,
+    /// It had its one incarnation for draining what a crash left behind.
+    last_go: bool,
+    /// Its inbox is closed and abandoned; it never comes back.
+    over: bool,
+}
+
+impl Slot {
+    fn policy(&self) -> &Policy {
+        self.child.policy()
+    }
+
+    fn name(&self) -> &str {
+        self.child.vital().name()
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.state, State::Down | State::BackingOff { .. })
+    }
+
+    /// It will not come back: senders are told, what waits is abandoned.
+    fn bury(&mut self, report: Option<&RefCell<ShutdownReport>>) {
+        self.state = State::Down;
+        self.wanted = false;
+        self.gated = false;
+        self.halt = None;
+        self.child.vital().set_state(ChildState::Stopped);
+        if !self.over {
+            self.over = true;
+            let abandoned = self.child.abandon();
+            if let Some(report) = report {
+                report.borrow_mut().abandoned += abandoned;
+            }
+        }
+    }
+
+    /// It stopped as it was told to.
+    fn stopped(&mut self, how: Stop, report: Option<&RefCell<ShutdownReport>>) {
+        info!(child = self.name(), "stopped");
+        self.halt = None;
+        if how == Stop::Drain {
+            return self.bury(report);
+        }
+        let state = if self.wanted { ChildState::Waiting } else { ChildState::Stopped };
+        self.child.vital().set_state(state);
+    }
+
+    /// It crashed, or was about to be restarted, and messages wait: one more incarnation may drain
+    /// them before they are abandoned.
+    fn deserves_last_go(&self) -> bool {
+        let restarts = self.policy().restart != Restart::Temporary;
+        restarts && !self.last_go && !self.over && self.child.backlog() > 0
+    }
+
+    /// Lets its incarnation go, if there is one.
+    fn kill(&mut self) -> bool {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Starting { run, .. } | State::Up { run, .. } | State::Stopping { run, .. } => {
+                run.kill();
+                true
+            }
+            State::Down | State::BackingOff { .. } => false,
+        }
+    }
+
+    fn fail(&self, failure: &Arc<Failure>, next: &str) {
+        let vital = self.child.vital();
+        vital.failed(failure);
+        warn!(
+            child = vital.name(),
+            cause = ?failure.cause,
+            location = failure.location.as_deref().unwrap_or("-"),
+            message_type = failure.message_type.as_deref().unwrap_or("-"),
+            restarts = vital.restarts(),
+            next,
+            "{}",
+            failure.message
+        );
+    }
+}
+
+/// One supervisor's children and what it has come to.
+pub(super) struct Node {
+    name: String,
+    root: bool,
+    strategy: Strategy,
+    intensity: Intensity,
+    slots: Vec<Slot>,
+    phase: Phase,
+    /// When children failed, within the window.
+    failures: VecDeque<Instant>,
+    events: mpsc::UnboundedSender<Event>,
+    shutdown: Rc<RefCell<ShutdownReport>>,
+    /// How often it was started; an older loop that still runs has nothing to say.
+    generation: u64,
+}
+
+impl Node {
+    pub(super) fn new(
+        name: String,
+        strategy: Strategy,
+        intensity: Intensity,
+        children: Vec<Box<dyn Definition>>,
+    ) -> Self {
+        let slots = children
+            .into_iter()
+            .map(|child| Slot {
+                child,
+                state: State::Down,
+                incarnation: 0,
+                attempt: 0,
+                wanted: false,
+                gated: false,
+                halt: None,
+                last_go: false,
+                over: false,
+            })
+            .collect();
+        Self {
+            name,
+            root: false,
+            strategy,
+            intensity,
+            slots,
+            phase: Phase::Left { failure: None },
+            failures: VecDeque::new(),
+            events: mpsc::unbounded_channel().0,
+            shutdown: Rc::default(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn children(&mut self) -> impl Iterator<Item = &mut Box<dyn Definition>> {
+        self.slots.iter_mut().map(|slot| &mut slot.child)
+    }
+
+    pub(super) fn intensity(&self) -> Intensity {
+        self.intensity
+    }
+
+    pub(super) fn set_root(&mut self) {
+        self.root = true;
+    }
+
+    pub(super) fn share_report(&mut self, report: &Rc<RefCell<ShutdownReport>>) {
+        self.shutdown = Rc::clone(report);
+        for slot in &mut self.slots {
+            slot.child.share_report(report);
+        }
+    }
+
+    /// Messages that wait for children.
+    pub(super) fn backlog(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.child.backlog()).sum()
+    }
+
+    /// All children are over: what waits for them is abandoned.
+    pub(super) fn bury_all(&mut self) {
+        for slot in self.slots.iter_mut().rev() {
+            slot.kill();
+            slot.bury(Some(&self.shutdown));
+        }
+    }
+
+    pub(super) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Begins anew with all children that are not over.
+    pub(super) fn begin(&mut self) -> (u64, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        self.events = events;
+        self.generation += 1;
+        self.phase = Phase::Starting;
+        self.failures.clear();
+        for slot in &mut self.slots {
+            slot.kill();
+            slot.attempt = 0;
+            slot.wanted = !slot.over;
+            slot.gated = slot.wanted;
+            slot.halt = None;
+            slot.last_go = false;
+        }
+        (self.generation, receiver)
+    }
+
+    /// The earliest moment at which [`Node::tick`] has something to do.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let overall = match self.phase {
+            Phase::Leaving { overall, .. } => overall,
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => None,
+        };
+        let timers = self.slots.iter().filter_map(|slot| match slot.state {
+            State::Starting { deadline, .. } | State::Stopping { deadline, .. } => Some(deadline),
+            State::BackingOff { until } => slot.wanted.then_some(until),
+            State::Down | State::Up { .. } => None,
+        });
+        // A backoff that is over waits for a gate or a neighbour, not for time.
+        let now = Instant::now();
+        timers.filter(|at| *at > now).chain(overall).min()
+    }
+
+    /// Stops all children in reverse order.
+    pub(super) fn leave(&mut self, how: Stop, overall: Option<Instant>) {
+        match &mut self.phase {
+            Phase::Left { .. } => return,
+            // It is leaving for a restart, and now is to stop for good.
+            Phase::Leaving { how: before, overall: cut, .. } => {
+                *cut = [*cut, overall].into_iter().flatten().min();
+                if *before == how || how == Stop::Halt {
+                    return;
+                }
+                *before = how;
+            }
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } => {
+                self.phase = Phase::Leaving { how, failure: None, overall };
+            }
+        }
+        self.halt_all(how);
+    }
+
+    fn leave_failed(&mut self, failure: Arc<Failure>) {
+        let how = if self.root { Stop::Drain } else { Stop::Halt };
+        self.phase = Phase::Leaving { how, failure: Some(failure), overall: None };
+        self.halt_all(how);
+    }
+
+    fn halt_all(&mut self, how: Stop) {
+        for slot in &mut self.slots {
+            slot.halt = Some(how);
+            slot.wanted = false;
+        }
+    }
+
+    /// Lets everything go at once: the overall deadline is over, or the supervisor itself is.
+    pub(super) fn kill_all(&mut self) {
+        let (drain, failure) = match &self.phase {
+            Phase::Leaving { how, failure, .. } => (*how == Stop::Drain, failure.clone()),
+            Phase::Left { .. } => return,
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } => (false, None),
+        };
+        for slot in self.slots.iter_mut().rev() {
+            if slot.kill() {
+                let failure = Arc::new(Failure::new(FailureCause::GivenUp, "killed with its supervisor"));
+                slot.fail(&failure, "none");
+                self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
+            }
+            if drain || self.root {
+                slot.bury(Some(&self.shutdown));
+            }
+        }
+        self.phase = Phase::Left { failure };
+    }
+
+    /// A child reports.
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::Ready { child, incarnation } => self.ready(child, incarnation),
+            Event::Ended { child, incarnation, exit } => self.ended(child, incarnation, exit),
+        }
+    }
+
+    fn ready(&mut self, child: usize, incarnation: u64) {
+        let Some(slot) = self.slots.get_mut(child) else { return };
+        if slot.incarnation != incarnation || !matches!(slot.state, State::Starting { .. }) {
+            return;
+        }
+        if let State::Starting { run, .. } = std::mem::replace(&mut slot.state, State::Down) {
+            slot.state = State::Up { run, since: Instant::now() };
+            slot.gated = false;
+            slot.child.vital().set_state(ChildState::Running);
+            info!(child = slot.name(), incarnation, "ready");
+        }
+    }
+
+    fn ended(&mut self, child: usize, incarnation: u64, exit: Exit) {
+        let Some(slot) = self.slots.get_mut(child) else { return };
+        if slot.incarnation != incarnation || slot.is_down() {
+            return;
+        }
+        let failure = match exit {
+            Exit::Normal | Exit::Killed => None,
+            Exit::Failed(failure) => Some(Arc::new(failure)),
+        };
+        match std::mem::replace(&mut slot.state, State::Down) {
+            State::Stopping { .. } => {
+                if let Some(failure) = &failure {
+                    slot.fail(failure, "none");
+                }
+            }
+            State::Starting { .. } => self.gone(child, None, failure),
+            State::Up { since, .. } => self.gone(child, Some(since), failure),
+            State::Down | State::BackingOff { .. } => {}
+        }
+    }
+
+    /// A child ended on its own.
+    fn gone(&mut self, child: usize, since: Option<Instant>, failure: Option<Arc<Failure>>) {
+        let now = Instant::now();
+        let Some(slot) = self.slots.get_mut(child) else { return };
+        let again = match slot.policy().restart {
+            Restart::Permanent => true,
+            Restart::Transient => failure.is_some(),
+            Restart::Temporary => false,
+        };
+        match &self.phase {
+            Phase::Leaving { .. } => {
+                if let Some(failure) = &failure {
+                    slot.fail(failure, "none");
+                }
+                return;
+            }
+            Phase::Escalated { .. } if again => {
+                if let Some(failure) = &failure {
+                    slot.fail(failure, "none");
+                }
+                return slot.child.vital().set_state(ChildState::Stopped);
+            }
+            Phase::Starting if slot.gated && since.is_none() && (again || failure.is_some()) => {
+                let failure = failure.unwrap_or_else(|| {
+                    Arc::new(Failure::new(FailureCause::Failed, "stopped before it was ready"))
+                });
+                slot.fail(&failure, "none");
+                return self.leave_failed(failure_of_start(&self.slots, child, &failure));
+            }
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => {}
+        }
+        if !again {
+            match &failure {
+                Some(failure) => slot.fail(failure, "none"),
+                None => info!(child = slot.name(), "ended"),
+            }
+            return slot.bury(None);
+        }
+        if since.is_some_and(|since| now - since >= slot.policy().backoff.reset_after()) {
+            slot.attempt = 0;
+        }
+        let wait = slot.policy().backoff.wait(slot.attempt, rand::random());
+        let bearable = self.failures_bearable(now);
+        let Some(slot) = self.slots.get_mut(child) else { return };
+        if !bearable {
+            return self.escalate(child, failure);
+        }
+        match &failure {
+            Some(failure) => slot.fail(failure, &format!("restart in {wait:?}")),
+            None => warn!(child = slot.name(), next = ?wait, "stopped by itself, though it is permanent"),
+        }
+        slot.attempt = slot.attempt.saturating_add(1);
+        slot.state = State::BackingOff { until: after(now, wait) };
+        slot.child.vital().set_state(ChildState::BackingOff);
+        self.take_along(child);
+    }
+
+    fn failures_bearable(&mut self, now: Instant) -> bool {
+        let window = self.intensity.window;
+        while self.failures.pop_front_if(|at| now - *at >= window).is_some() {}
+        if self.failures.len() >= self.intensity.max_restarts as usize {
+            return false;
+        }
+        self.failures.push_back(now);
+        true
+    }
+
+    fn escalate(&mut self, child: usize, failure: Option<Arc<Failure>>) {
+        let Some(slot) = self.slots.get_mut(child) else { return };
+        if let Some(failure) = &failure {
+            slot.fail(failure, "escalation");
+        }
+        slot.wanted = false;
+        slot.child.vital().set_state(ChildState::Stopped);
+        let Intensity { max_restarts, window } = self.intensity;
+        let last = failure.map_or_else(|| "stopped by itself".to_owned(), |failure| failure.to_string());
+        let escalation = Arc::new(Failure::new(
+            FailureCause::Escalated,
+            format!("more than {max_restarts} restarts within {window:?}, last of {}: {last}", slot.name()),
+        ));
+        warn!(supervisor = self.name, "{}", escalation.message);
+        if self.root {
+            self.phase = Phase::Escalated { failure: escalation };
+            for slot in &mut self.slots {
+                slot.wanted = false;
+            }
+        } else {
+            self.leave_failed(escalation);
+        }
+    }
+
+    /// Those who are restarted with a child that failed.
+    fn take_along(&mut self, child: usize) {
+        let from = match self.strategy {
+            Strategy::OneForOne => return,
+            Strategy::RestForOne => child,
+            Strategy::OneForAll => 0,
+        };
+        for (index, slot) in self.slots.iter_mut().enumerate().skip(from) {
+            if slot.over {
+                continue;
+            }
+            slot.gated = true;
+            if index != child && !slot.is_down() {
+                let comes_back = slot.policy().restart != Restart::Temporary;
+                slot.halt = Some(if comes_back { Stop::Halt } else { Stop::Drain });
+                slot.wanted = comes_back;
+            }
+        }
+    }
+
+    /// Timers: deadlines of children, and that of the whole.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if matches!(&self.phase, Phase::Leaving { overall: Some(overall), .. } if *overall <= now) {
+            return self.kill_all();
+        }
+        for child in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(child) else { return };
+            match &slot.state {
+                State::Starting { deadline, .. } if *deadline <= now => {
+                    let limit = slot.policy().start_deadline;
+                    slot.kill();
+                    let failure = Failure::new(FailureCause::NotReady, format!("not ready within {limit:?}"));
+                    self.gone(child, None, Some(Arc::new(failure)));
+                }
+                State::Stopping { deadline, .. } if *deadline <= now => {
+                    slot.kill();
+                    let limit = slot.policy().stop_deadline;
+                    let failure =
+                        Failure::new(FailureCause::GivenUp, format!("did not stop within {limit:?}"));
+                    slot.fail(&Arc::new(failure), "none");
+                    slot.last_go = true;
+                    if matches!(self.phase, Phase::Leaving { .. }) {
+                        self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts and stops what the state calls for.
+    pub(super) fn step(&mut self) {
+        if matches!(self.phase, Phase::Left { .. }) || self.stop_next() {
+            return;
+        }
+        if let Phase::Leaving { failure, .. } = &self.phase {
+            self.phase = Phase::Left { failure: failure.clone() };
+            return;
+        }
+        self.start_next();
+        if matches!(self.phase, Phase::Starting) && !self.slots.iter().any(|slot| slot.gated) {
+            self.phase = Phase::Running;
+        }
+    }
+
+    /// Stops the last of those that are to stop; whether there is one that has not stopped yet.
+    fn stop_next(&mut self) -> bool {
+        let (report, overall, failed) = match &self.phase {
+            Phase::Leaving { overall, failure, .. } => (Some(&*self.shutdown), *overall, failure.is_some()),
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => {
+                (None, None, false)
+            }
+        };
+        for (index, slot) in self.slots.iter_mut().enumerate().rev() {
+            let Some(how) = slot.halt else { continue };
+            let run = match std::mem::replace(&mut slot.state, State::Down) {
+                stopping @ State::Stopping { .. } => {
+                    slot.state = stopping;
+                    return true;
+                }
+                State::Starting { run, .. } | State::Up { run, .. } => run,
+                State::Down | State::BackingOff { .. } => {
+                    if how == Stop::Halt || failed || !slot.deserves_last_go() {
+                        slot.stopped(how, report);
+                        continue;
+                    }
+                    slot.last_go = true;
+                    start(slot, index, &self.events)
+                }
+            };
+            info!(child = slot.name(), "stopping");
+            run.stop(how, overall);
+            slot.child.vital().set_state(ChildState::Stopping);
+            slot.state =
+                State::Stopping { run, deadline: after(Instant::now(), slot.policy().stop_deadline) };
+            return true;
+        }
+        false
+    }
+
+    fn start_next(&mut self) {
+        let now = Instant::now();
+        let mut gate_closed = false;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let due = match slot.state {
+                State::Down => slot.wanted,
+                State::BackingOff { until } => slot.wanted && until <= now,
+                State::Starting { .. } | State::Up { .. } | State::Stopping { .. } => false,
+            };
+            if due && !(slot.gated && gate_closed) {
+                let run = start(slot, index, &self.events);
+                slot.state = State::Starting { run, deadline: after(now, slot.policy().start_deadline) };
+            }
+            gate_closed |= slot.gated;
+        }
+    }
+}
+
+fn start(slot: &mut Slot, child: usize, events: &mpsc::UnboundedSender<Event>) -> Box<dyn Incarnation> {
+    let incarnation = slot.child.vital().next_incarnation();
+    slot.incarnation = incarnation;
+    slot.child.start(Report { events: events.clone(), child, incarnation })
+}
+
+fn failure_of_start(slots: &[Slot], child: usize, failure: &Failure) -> Arc<Failure> {
+    let name = slots.get(child).map_or("", Slot::name);
+    let mut failure = failure.clone();
+    failure.message = format!("child {name}: {}", failure.message);
+    Arc::new(failure)
+}
+
+impl Drop for Node {
+    // The core's thread ends: children on other threads are not to go on without a supervisor.
+    fn drop(&mut self) {
+        for slot in &mut self.slots {
+            slot.kill();
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of supervision. The whole fault matrix is in these files, by mechanism.
+
+mod dynamic;
+mod faults;
+mod inbox;
+mod linked;
+mod restarts;
+mod shutdown;
+mod strategies;
+mod supervisors;
