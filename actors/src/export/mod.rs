@@ -1,1 +1,7 @@
-//! (to come)
+//! The OtlpExportActor: delivers what the log holds to one OTLP destination.
+
+mod backoff;
+mod gate;
+pub mod machine;
+pub mod state;
+pub mod verdict;
