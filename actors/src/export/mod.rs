@@ -1,6 +1,7 @@
 //! The OtlpExportActor: delivers what the log holds to one OTLP destination.
 
 mod backoff;
+pub mod batch;
 mod endpoint;
 mod gate;
 mod grpc;

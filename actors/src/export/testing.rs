@@ -20,7 +20,9 @@ use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
     },
-    trace::v1::Span,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -30,6 +32,37 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
+
+/// A request with the spans of these numbers, of one resource and scope: number n has the span id n + 1 and a
+/// trace id that is spread evenly.
+pub fn request(numbers: std::ops::Range<u64>) -> Bytes {
+    let value = Some(AnyValue { value: Some(Value::StringValue("scripted".to_owned())) });
+    let service = KeyValue { key: "service.name".to_owned(), value, ..KeyValue::default() };
+    let spans = numbers.map(|number| Span {
+        trace_id: u128::from(number + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+            .to_be_bytes()
+            .to_vec(),
+        span_id: (number + 1).to_be_bytes().to_vec(),
+        name: format!("span {number}"),
+        start_time_unix_nano: 1_000_000_000,
+        end_time_unix_nano: 1_000_000_000 + number,
+        ..Span::default()
+    });
+    let scope_spans = ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() };
+    let resource = Some(Resource { attributes: vec![service], ..Resource::default() });
+    let resource_spans =
+        ResourceSpans { resource, scope_spans: vec![scope_spans], ..ResourceSpans::default() };
+    ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec().into()
+}
+
+/// The numbers of a request's spans, as [`request`] numbered them.
+pub fn numbers(request: &[u8]) -> Vec<u64> {
+    let request = ExportTraceServiceRequest::decode(request).unwrap_or_default();
+    let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    let ids = scopes.flat_map(|scope| scope.spans).map(|span| span.span_id);
+    ids.map(|id| id.try_into().map_or(0, u64::from_be_bytes).wrapping_sub(1)).collect()
+}
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,11 +152,9 @@ impl fmt::Debug for Received {
 }
 
 impl Received {
-    /// The spans of the message; none where it does not decode.
-    pub fn spans(&self) -> Vec<Span> {
-        let request = ExportTraceServiceRequest::decode(self.message.clone()).unwrap_or_default();
-        let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        scopes.flat_map(|scope| scope.spans).collect()
+    /// The numbers of the message's spans, as [`request`] numbers them.
+    pub fn numbers(&self) -> Vec<u64> {
+        numbers(&self.message)
     }
 
     /// True if the sender was told that the destination has it.
@@ -281,11 +312,11 @@ impl ScriptedDestination {
         self.shared.script.lock().received.clone()
     }
 
-    /// Ids of the spans that this destination has acknowledged, in the order of arrival.
-    pub fn acknowledged(&self) -> Vec<Vec<u8>> {
+    /// Numbers of the spans that this destination has acknowledged, in the order of arrival.
+    pub fn acknowledged(&self) -> Vec<u64> {
         let received = self.received();
         let acknowledged = received.iter().filter(|request| request.is_acknowledged());
-        acknowledged.flat_map(Received::spans).map(|span| span.span_id).collect()
+        acknowledged.flat_map(Received::numbers).collect()
     }
 
     /// Connections made, and requests begun, so far.
