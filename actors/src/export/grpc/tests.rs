@@ -141,7 +141,7 @@ async fn a_retry_info_and_a_partial_success_are_read() {
     destination.script([Reply::Status { code: 8, message: String::new(), retry_after }, partial]);
     let exhausted = Answer::new(ServerStatus::Grpc(GrpcCode::ResourceExhausted));
     assert_eq!(client.send(&[b"x"]).await, Outcome::Answered(Answer { retry_after, ..exhausted }));
-    let Outcome::Answered(ok) = answered(GrpcCode::Ok, "too old") else { unreachable!() };
+    let Outcome::Answered(ok) = answered(GrpcCode::Ok, "too old") else { panic!("that is an answer") };
     assert_eq!(client.send(&[b"x"]).await, Outcome::Answered(Answer { rejected_spans: 3, ..ok }));
 }
 
