@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Running};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, Sleep};
 
@@ -42,14 +42,16 @@ struct Live {
     machine: Machine<Batch>,
     transport: Transport,
     tasks: Tasks,
-    running: FuturesUnordered<Running>,
+    running: FuturesUnordered<EventFuture>,
     timer: Pin<Box<Sleep>>,
     drain: Option<Drain>,
+    /// Set once the actor is to stop: it goes on until then.
+    stop_at: Option<Instant>,
     /// The newest words in the log, so that the same are not written again.
     said: Option<String>,
 }
 
-type Running = Pin<Box<dyn Future<Output = Event> + Send>>;
+type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// A future came to its end.
 enum Event {
@@ -64,7 +66,9 @@ enum Event {
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("the log refused the position: {0}")]
-    Advance(#[from] AdvanceError),
+    Position(#[from] AdvanceError),
+    #[error("no request can be made: {0}")]
+    Transport(#[from] http::Error),
     #[error("the log ends at {end} but has nothing at {from}")]
     Nothing { from: Ordinal, end: Ordinal },
 }
@@ -83,20 +87,29 @@ impl OtlpExportActor {
         Ok(Self { settings: config.check()?, log, id, status, live: None, waker: None })
     }
 
-    fn go_live(&self) -> Result<Live, String> {
-        let ledger = self.log.ledger(self.id).map_err(|error| error.to_string())?;
+    fn go_live(&self) -> Result<Live, Broken> {
+        let ledger = self.log.ledger(self.id)?;
         let tasks = Tasks::default();
         let transport = Transport::new(self.settings.transport.clone(), tasks.clone());
         let now = Instant::now();
         Ok(Live {
             machine: Machine::new(self.settings.machine.clone(), ledger.position, now, rand::random()),
-            transport: transport.map_err(|error| error.to_string())?,
+            transport: transport?,
             tasks,
             running: FuturesUnordered::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
             drain: None,
+            stop_at: None,
             said: None,
         })
+    }
+
+    /// Ends this incarnation; the next begins with the log's position.
+    fn give_up(&self, why: &Broken, ctx: &mut Context<Self>) {
+        let destination = self.status.name();
+        tracing::error!(destination, error = %why, "the exporter begins anew from the log's position");
+        self.status.failed(&why.to_string());
+        ctx.terminate();
     }
 
     /// The actor's own thread looks at everything again.
@@ -106,21 +119,23 @@ impl OtlpExportActor {
         }
     }
 
-    fn poll_live(&mut self, cx: &mut TaskContext<'_>) -> Result<(), Broken> {
+    /// Polls everything; true if the actor has come to its end.
+    fn poll_live(&mut self, cx: &mut TaskContext<'_>) -> Result<bool, Broken> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(mut live) = self.live.take() else { return Ok(true) };
         let outcome = self.run(&mut live, cx);
+        let over = live.stop_at.is_some_and(|deadline| self.is_drained(&live, deadline));
         self.live = Some(live);
-        outcome
+        outcome.map(|()| over)
     }
 
     /// Works off what has happened and does what the machine wants, until neither has more.
     fn run(&self, live: &mut Live, cx: &mut TaskContext<'_>) -> Result<(), Broken> {
         loop {
             self.step(live, Instant::now())?;
-            live.running.extend(live.tasks.take(cx.waker()).into_iter().map(|task| -> Running {
+            live.running.extend(live.tasks.take(cx.waker()).into_iter().map(|task| -> EventFuture {
                 Box::pin(async move {
                     task.await;
                     Event::Background
@@ -208,7 +223,7 @@ impl OtlpExportActor {
                 self.log.advance(self.id, &advance)?;
             }
             let Some(action) = live.machine.next_action(end, now) else { break };
-            let running: Running = match action {
+            let running: EventFuture = match action {
                 Action::Connect => {
                     let connect = live.transport.connect();
                     Box::pin(async move { Event::Connected(connect.await) })
@@ -227,19 +242,25 @@ impl OtlpExportActor {
             live.running.push(running);
         }
         self.show(live, end);
-        if let Some(drain) =
-            live.drain.take_if(|drain| live.machine.position() == end || drain.deadline <= now)
+        if live.drain.as_ref().is_some_and(|drain| self.is_drained(live, drain.deadline))
+            && let Some(drain) = live.drain.take()
         {
             // Who asked may have given up.
-            let _gone = drain.done.send(Drained { left: end - live.machine.position() });
+            let _gone = drain.done.send(Drained { left: self.log.end() - live.machine.position() });
         }
         self.rearm(live, now);
         Ok(())
     }
 
+    /// True if everything is settled, or nothing more will be before the deadline.
+    fn is_drained(&self, live: &Live, deadline: Instant) -> bool {
+        let settled = live.machine.position() == self.log.end();
+        settled || Instant::now() >= deadline || live.machine.rests_until(deadline)
+    }
+
     fn rearm(&self, live: &mut Live, now: Instant) {
-        let deadline = live.drain.as_ref().map(|drain| drain.deadline);
-        let wake = live.machine.wake_at(now).into_iter().chain(deadline).min();
+        let drain = live.drain.as_ref().map(|drain| drain.deadline);
+        let wake = live.machine.wake_at(now).into_iter().chain(drain).chain(live.stop_at).min();
         match wake {
             Some(wake) if live.timer.deadline() != wake => live.timer.as_mut().reset(wake),
             // A timer that has fired is not to be polled again; one that has not does no harm.
@@ -298,12 +319,13 @@ impl ActorFuture<OtlpExportActor> for Pump {
         task: &mut TaskContext<'_>,
     ) -> Poll<()> {
         match actor.poll_live(task) {
-            Ok(()) => Poll::Pending,
-            Err(broken) => {
-                let destination = actor.status.name();
-                tracing::error!(destination, error = %broken, "the exporter begins anew from the log's position");
-                actor.status.failed(&broken.to_string());
+            Ok(false) => Poll::Pending,
+            Ok(true) => {
                 ctx.stop();
+                Poll::Ready(())
+            }
+            Err(broken) => {
+                actor.give_up(&broken, ctx);
                 Poll::Ready(())
             }
         }
@@ -319,13 +341,19 @@ impl Actor for OtlpExportActor {
                 self.live = Some(live);
                 ctx.spawn(Pump);
             }
-            Err(error) => {
-                let destination = self.status.name();
-                tracing::error!(destination, error, "the exporter cannot start");
-                self.status.failed(&error);
-                ctx.stop();
-            }
+            Err(error) => self.give_up(&error, ctx),
         }
+    }
+
+    fn stopping(&mut self, _ctx: &mut Self::Context) -> Running {
+        let timeout = self.settings.drain_timeout;
+        let Some(live) = self.live.as_mut().filter(|live| live.stop_at.is_none()) else {
+            return Running::Stop;
+        };
+        live.machine.drain();
+        live.stop_at = Some(Instant::now() + timeout);
+        self.wake();
+        Running::Continue
     }
 }
 

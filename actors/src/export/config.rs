@@ -40,6 +40,9 @@ pub struct DestinationConfig {
     pub max_retries: Option<u32>,
     /// Time after its first attempt before a batch is given up, as for `max_retries`; none: never.
     pub max_elapsed: Option<Duration>,
+    /// When the exporter is stopped, it goes on for this long to deliver what is there; 3 s, from 0 to 10 min. It is
+    /// to be shorter than its supervisor's patience. What remains stays in the log.
+    pub drain_timeout: Duration,
 }
 
 impl fmt::Debug for DestinationConfig {
@@ -84,6 +87,7 @@ pub(super) struct Checked {
     pub(super) machine: Settings,
     pub(super) transport: TransportSettings,
     pub(super) sampler: Sampler,
+    pub(super) drain_timeout: Duration,
 }
 
 /// Headers that the transport writes itself, or that HTTP/2 does not have.
@@ -118,6 +122,7 @@ impl DestinationConfig {
             backoff: Backoff::default(),
             max_retries: None,
             max_elapsed: None,
+            drain_timeout: Duration::from_secs(3),
         }
     }
 
@@ -150,6 +155,7 @@ impl DestinationConfig {
         problems.within("max_batch_bytes", self.max_batch_bytes, 64 << 10, 64 << 20);
         problems.within("max_delay", Shown(self.max_delay), Shown(s(0)), Shown(s(60)));
         problems.within("concurrency", self.concurrency, 1, 64);
+        problems.within("drain_timeout", Shown(self.drain_timeout), Shown(s(0)), Shown(s(600)));
         let Backoff { initial, factor, cap } = self.backoff;
         problems.within("backoff.cap", Shown(cap), Shown(ms(1)), Shown(s(3600)));
         problems.within("backoff.initial", Shown(initial), Shown(ms(1)), Shown(cap));
@@ -169,6 +175,7 @@ impl DestinationConfig {
                 machine,
                 transport: TransportSettings { endpoint, timeout: self.timeout, headers, gzip: self.gzip },
                 sampler: Sampler::new(self.sampling_rate),
+                drain_timeout: self.drain_timeout,
             }),
             _ => Err(DestinationConfigError { name: self.name.clone(), problems: problems.0 }),
         }

@@ -40,6 +40,14 @@ enum Phase<L> {
     Done(Settled),
 }
 
+/// What becomes of a piece that was in flight.
+enum Fate<L> {
+    Delivered { rejected: u64 },
+    Again(L, Past),
+    Halved(L, L),
+    Doomed(Doomed<L>),
+}
+
 /// The attempts that a piece has behind it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Past {
@@ -116,6 +124,11 @@ impl<L: Load> Machine<L> {
         self.draining = true;
     }
 
+    /// True if nothing can move before `deadline`.
+    pub fn rests_until(&self, deadline: Instant) -> bool {
+        self.in_flight == 0 && !self.forming && self.gate.opens_at().is_some_and(|opens| opens > deadline)
+    }
+
     /// The destination's state, while the log ends at `end`.
     pub fn state(&self, end: Ordinal) -> DestinationState {
         let busy = self.in_flight > 0 || self.position < end;
@@ -143,8 +156,7 @@ impl<L: Load> Machine<L> {
             self.gate.sent(Probe::Piece(id));
             return Some(Action::Send(id));
         }
-        let probing = pass != Pass::All;
-        if self.forming || (probing && self.waiting().next().is_some()) {
+        if self.forming {
             return None;
         }
         if self.due(end, now) && self.within_bound() {
@@ -183,83 +195,104 @@ impl<L: Load> Machine<L> {
     /// The verdict on a piece in flight.
     pub fn answered(&mut self, id: PieceId, verdict: Verdict, now: Instant) -> Answered<L> {
         let nothing = Answered { retried: false, doomed: None };
-        let Some(at) = self.pieces.iter().position(|piece| piece.id == id) else { return nothing };
-        let Some(mut piece) = self.pieces.remove(at) else { return nothing };
-        let (load, round, past) = match piece.phase {
-            Phase::InFlight { load, round, past } => (load, round, past),
-            phase @ (Phase::Waiting { .. } | Phase::Done(_)) => {
-                piece.phase = phase;
-                self.pieces.insert(at, piece);
-                return nothing;
-            }
+        let Some((at, piece)) = self.land(id) else { return nothing };
+        let Piece { first, end, phase: Phase::InFlight { load, round, past }, .. } = piece else {
+            return nothing;
         };
-        self.in_flight -= 1;
-        self.gate.back(Probe::Piece(id));
-        let (first, end) = (piece.first, piece.end);
+        let not_before = self.gate_hears(&verdict, round, past.attempts, now);
         let kept = load.kept();
         let sampled_out = (end - first).saturating_sub(kept);
         let done = |exported, dropped| Phase::Done(Settled { exported, sampled_out, dropped });
-        let doom =
-            |load, reason, message| (done(0, Some((reason, kept))), Some(Doomed { load, reason, message }));
-        let (phase, doomed) = match verdict {
-            Verdict::Success => {
-                self.gate.served(round);
-                (done(kept, None), None)
-            }
-            Verdict::Partial { rejected, .. } => {
-                self.gate.served(round);
-                let rejected = rejected.min(kept);
+        match self.fate(load, past, verdict, now) {
+            Fate::Delivered { rejected } => {
                 let dropped = (rejected > 0).then_some((DropReason::Rejected, rejected));
-                (done(kept - rejected, dropped), None)
+                let phase = done(kept.saturating_sub(rejected), dropped);
+                self.pieces.insert(at, Piece { id, first, end, phase });
+                nothing
             }
-            Verdict::Refused { message } => {
+            Fate::Again(load, past) => {
+                let phase = Phase::Waiting { load, not_before, past };
+                self.pieces.insert(at, Piece { id, first, end, phase });
+                Answered { retried: true, doomed: None }
+            }
+            Fate::Halved(low, high) => {
+                let middle = low.end();
+                let low = self.piece(first, middle, Phase::waiting(low, now));
+                let high = self.piece(middle, end, Phase::waiting(high, now));
+                self.pieces.insert(at, high);
+                self.pieces.insert(at, low);
+                nothing
+            }
+            Fate::Doomed(doomed) => {
+                let phase = done(0, Some((doomed.reason, kept)));
+                self.pieces.insert(at, Piece { id, first, end, phase });
+                Answered { retried: false, doomed: Some(doomed) }
+            }
+        }
+    }
+
+    /// Takes a piece in flight out of its place, which is to be filled again.
+    fn land(&mut self, id: PieceId) -> Option<(usize, Piece<L>)> {
+        let flying = |piece: &Piece<L>| piece.id == id && matches!(piece.phase, Phase::InFlight { .. });
+        let at = self.pieces.iter().position(flying)?;
+        let piece = self.pieces.remove(at)?;
+        self.in_flight -= 1;
+        self.gate.back(Probe::Piece(id));
+        Some((at, piece))
+    }
+
+    /// What the verdict says of the destination; returns when the piece may be sent again, if it may.
+    fn gate_hears(&mut self, verdict: &Verdict, round: Round, attempts: u32, now: Instant) -> Instant {
+        let (why, asked) = match verdict {
+            Verdict::Success | Verdict::Partial { .. } | Verdict::Bisect { .. } | Verdict::Refused { .. } => {
                 self.gate.served(round);
-                doom(load, DropReason::Refused, message)
+                return now;
             }
-            Verdict::Bisect { reason, message } if kept <= 1 => {
-                self.gate.served(round);
-                doom(load, reason, message)
-            }
+            Verdict::Unreachable { .. } => (Trouble::Unreachable, None),
+            Verdict::Retryable { .. } => (Trouble::Retrying, None),
+            Verdict::Throttled { delay, .. } => (Trouble::Throttled, Some(*delay)),
+            Verdict::Blocked { .. } => (Trouble::Blocked, Some(self.settings.backoff.cap)),
+        };
+        self.gate.failed(why, round, attempts, asked, now)
+    }
+
+    /// What the verdict says of the spans.
+    fn fate(&mut self, load: L, past: Past, verdict: Verdict, now: Instant) -> Fate<L> {
+        let doomed = |load, reason, message| Fate::Doomed(Doomed { load, reason, message });
+        match verdict {
+            Verdict::Success => Fate::Delivered { rejected: 0 },
+            Verdict::Partial { rejected, .. } => Fate::Delivered { rejected: rejected.min(load.kept()) },
+            Verdict::Refused { message } => doomed(load, DropReason::Refused, message),
+            Verdict::Bisect { reason, message } if load.kept() <= 1 => doomed(load, reason, message),
             Verdict::Bisect { reason, .. } => {
-                self.gate.served(round);
                 if reason == DropReason::TooLarge {
                     let learned = (load.bytes() / 2).max(LEARNED_BYTES_MIN);
                     self.bytes_max = self.bytes_max.min(learned);
                 }
                 match load.halve() {
-                    Ok((low, high)) => {
-                        let middle = low.end();
-                        let low = self.piece(first, middle, Phase::waiting(low, now));
-                        let high = self.piece(middle, end, Phase::waiting(high, now));
-                        self.pieces.insert(at, high);
-                        self.pieces.insert(at, low);
-                        return Answered { retried: true, doomed: None };
-                    }
-                    Err(load) => doom(load, DropReason::Damaged, "cannot be read".to_owned()),
+                    Ok((low, high)) => Fate::Halved(low, high),
+                    Err(load) => doomed(load, DropReason::Damaged, "cannot be read".to_owned()),
                 }
             }
-            Verdict::Unreachable { message } => {
-                let pause = self.gate.failed(Trouble::Unreachable, round, past.attempts, None, now);
-                self.again_or_doom(load, past, pause, message, now, doom)
+            Verdict::Unreachable { message }
+            | Verdict::Retryable { message }
+            | Verdict::Throttled { message, .. }
+                if self.is_exhausted(past, now) =>
+            {
+                doomed(load, DropReason::RetriesExhausted, message)
             }
-            Verdict::Retryable { message } => {
-                let pause = self.gate.failed(Trouble::Retrying, round, past.attempts, None, now);
-                self.again_or_doom(load, past, pause, message, now, doom)
+            Verdict::Unreachable { .. } | Verdict::Retryable { .. } | Verdict::Throttled { .. } => {
+                Fate::Again(load, past)
             }
-            Verdict::Throttled { delay, message } => {
-                let pause = self.gate.failed(Trouble::Throttled, round, past.attempts, Some(delay), now);
-                self.again_or_doom(load, past, pause, message, now, doom)
-            }
-            Verdict::Blocked { .. } => {
-                let cap = self.settings.backoff.cap;
-                let not_before = self.gate.failed(Trouble::Blocked, round, past.attempts, Some(cap), now);
-                // The time that an operator needs is no attempt of the piece.
-                (Phase::Waiting { load, not_before, past: Past::default() }, None)
-            }
-        };
-        let retried = matches!(phase, Phase::Waiting { .. });
-        self.pieces.insert(at, Piece { phase, ..piece });
-        Answered { retried, doomed }
+            // The time that an operator needs is no attempt of the piece.
+            Verdict::Blocked { .. } => Fate::Again(load, Past::default()),
+        }
+    }
+
+    fn is_exhausted(&self, past: Past, now: Instant) -> bool {
+        let elapsed = past.first.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
+        self.settings.max_retries.is_some_and(|max| past.attempts > max)
+            || self.settings.max_elapsed.is_some_and(|max| elapsed >= max)
     }
 
     /// The result of [`Action::Connect`].
@@ -336,23 +369,6 @@ impl<L: Load> Machine<L> {
         self.next = end;
         // Where the rest's time is unknown, the older time holds: too early rather than too late.
         self.waiting_since = rest.or(self.waiting_since.filter(|_| end < self.end));
-    }
-
-    fn again_or_doom(
-        &self,
-        load: L,
-        past: Past,
-        not_before: Instant,
-        message: String,
-        now: Instant,
-        doom: impl FnOnce(L, DropReason, String) -> (Phase<L>, Option<Doomed<L>>),
-    ) -> (Phase<L>, Option<Doomed<L>>) {
-        let tried = self.settings.max_retries.is_some_and(|max| past.attempts > max);
-        let elapsed = past.first.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
-        if tried || self.settings.max_elapsed.is_some_and(|max| elapsed >= max) {
-            return doom(load, DropReason::RetriesExhausted, message);
-        }
-        (Phase::Waiting { load, not_before, past }, None)
     }
 }
 

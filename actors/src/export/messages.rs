@@ -16,13 +16,13 @@ impl Message for LogAdvanced {
     type Result = ();
 }
 
-/// Send what is there without waiting for batches to fill. What is not delivered by the deadline stays in the
-/// log.
+/// Send what is there, and from now on what comes, without waiting for batches to fill. What is not delivered
+/// stays in the log. An exporter that is stopped does the same by itself.
 #[derive(Debug)]
 pub struct Drain {
     /// Not longer than this.
     pub deadline: Instant,
-    /// Told when everything is settled, or at the deadline.
+    /// Told when everything is settled, or when nothing can move before the deadline.
     pub done: oneshot::Sender<Drained>,
 }
 

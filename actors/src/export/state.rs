@@ -123,7 +123,7 @@ pub struct Doomed<L> {
 /// What an answer led to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answered<L> {
-    /// The piece will be sent again.
+    /// The piece will be sent again as it is.
     pub retried: bool,
     /// Its spans are given up.
     pub doomed: Option<Doomed<L>>,

@@ -30,7 +30,7 @@ pub struct StatusSnapshot {
     pub last_error: Option<LastError>,
     /// When the destination last acknowledged a request, in seconds since the Unix epoch.
     pub last_success: Option<u64>,
-    /// Batches that were sent again, each time counted; a batch that was divided counts too.
+    /// Requests that had to be repeated as they were.
     pub retries: u64,
     /// Requests in flight.
     pub in_flight: usize,

@@ -455,6 +455,57 @@ async fn a_fresh_incarnation_resumes_at_the_position_and_repeats_little() {
     assert!(acknowledged <= 10_000 + repeated, "{acknowledged}");
 }
 
+/// Stops the actor as its supervisor does; the sender goes with the actor.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Stop(oneshot::Sender<()>);
+
+impl Handler<Stop> for OtlpExportActor {
+    type Result = ();
+
+    fn handle(&mut self, Stop(ended): Stop, ctx: &mut Self::Context) {
+        let hold = async move {
+            std::future::pending::<()>().await;
+            drop(ended);
+        };
+        ctx.spawn(actix::fut::wrap_future(hold));
+        ctx.stop();
+    }
+}
+
+async fn stop(exporter: &Exporter) {
+    let (ended, end) = oneshot::channel();
+    exporter.addr.send(Stop(ended)).await.unwrap();
+    end.await.unwrap_err();
+}
+
+#[actix::test]
+async fn a_stop_delivers_what_is_there_first() {
+    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+    let exporter = source.export(D0, &destination.endpoint(), |config| {
+        config.min_batch_spans = 100;
+        config.max_delay = Duration::from_secs(60);
+    });
+    destination.until(|destination| destination.counts().0 == 1).await;
+    source.commit(1_050).await;
+    stop(&exporter).await;
+    assert_delivered(&source, &destination, 1_050);
+}
+
+#[actix::test]
+async fn a_stop_waits_for_no_destination_that_will_not_be_tried_in_time() {
+    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+    let retry_after = Some(Duration::from_secs(3600));
+    destination.script([Reply::Status { code: 14, message: String::new(), retry_after }]);
+    source.commit(100).await;
+    let exporter = source.export(D0, &destination.endpoint(), |config| {
+        config.drain_timeout = Duration::from_secs(600);
+    });
+    exporter.status.until(|status| status.state == DestinationState::Throttled).await;
+    stop(&exporter).await;
+    assert_eq!((source.ledger(D0).queued(), exporter.status.snapshot().in_flight), (100, 0));
+}
+
 /// Ends the actor where it stands.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
@@ -478,7 +529,6 @@ async fn a_drain_ends_at_its_deadline_and_what_remains_stays() {
     let deadline = Instant::now() + Duration::from_millis(20);
     exporter.addr.send(Drain { deadline, done }).await.unwrap();
     assert_eq!(drained.await, Ok(Drained { left: 300 }));
-    assert!(Instant::now() >= deadline);
     assert_eq!(source.ledger(D0).queued(), 300);
 }
 
@@ -488,5 +538,5 @@ async fn an_exporter_without_its_destination_in_the_log_stops_and_says_why() {
     let exporter = source.export(DestinationId(7), &destination.endpoint(), |_| {});
     exporter.status.until(|status| status.last_error.is_some()).await;
     let error = exporter.status.snapshot().last_error.unwrap();
-    assert_eq!(error.message, "destination 7 is not one of the log's");
+    assert_eq!(error.message, "the log refused the position: destination 7 is not one of the log's");
 }
