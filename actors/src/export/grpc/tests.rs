@@ -256,6 +256,17 @@ async fn after_a_timeout_the_next_request_has_a_connection_of_its_own() {
     assert_eq!(destination.counts().0, 2);
 }
 
+#[tokio::test]
+async fn a_panic_in_a_future_of_the_connection_is_that_of_whoever_polls_the_requests() {
+    use futures_util::FutureExt;
+    let destination = ScriptedDestination::start().unwrap();
+    let mut client = Client::to(&destination);
+    let executor = Executor { tasks: client.tasks.clone(), end: CancellationToken::new() };
+    executor.run(async { panic!("in hyper") });
+    let polled = std::panic::AssertUnwindSafe(client.send(&[b"x"])).catch_unwind().await;
+    assert_eq!(polled.unwrap_err().downcast_ref(), Some(&"in hyper"));
+}
+
 #[test]
 fn a_grpc_timeout_has_eight_digits_at_most() {
     assert_eq!(grpc_timeout(Duration::from_millis(99_999_999)), "99999999m");
