@@ -1,1 +1,28 @@
-//! (to come)
+//! The OtlpExportActor: delivers what the log holds to one OTLP destination.
+//!
+//! The actor is a shell: [`machine`] decides, [`batch`] forms, a transport sends, and the position in the log is the
+//! only truth. Requests, connections and the timer are polled in one future inside the actor's context.
+
+mod actor;
+mod backoff;
+pub mod batch;
+mod config;
+mod endpoint;
+mod gate;
+mod grpc;
+pub mod machine;
+mod messages;
+pub mod state;
+mod status;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
+pub mod verdict;
+
+pub use actor::OtlpExportActor;
+pub use backoff::Backoff;
+pub use config::{DestinationConfig, DestinationConfigError, Problem};
+pub use endpoint::{Endpoint, EndpointError};
+pub use messages::{Drain, Drained, LogAdvanced};
+pub use state::DestinationState;
+pub use status::{DestinationStatus, LastError, Requests, StatusSnapshot};

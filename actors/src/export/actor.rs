@@ -1,0 +1,389 @@
+//! The actor itself: hooks, handlers, and the future that runs the machine's wishes.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+    time::Duration,
+};
+
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Running};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    DestinationConfig, DestinationConfigError, DestinationStatus, Drain, Drained, LogAdvanced,
+    batch::{Batch, Formed},
+    config::Checked,
+    grpc::{Sent, Tasks, Transport},
+    machine::Machine,
+    state::{Action, Doomed, PieceId},
+    verdict::{Failure, Verdict},
+};
+use crate::log::{AdvanceError, DeadLetter, DestinationId, Ordinal, ReadError, ReadLimit, Record, SpanLog};
+
+/// Delivers what the log holds to one destination.
+///
+/// It resumes from the destination's position in the log, so that a crash repeats what was in flight and what was
+/// acknowledged behind it: at most `concurrency` × `max_batch_spans` spans.
+pub struct OtlpExportActor {
+    settings: Checked,
+    log: Arc<dyn SpanLog>,
+    id: DestinationId,
+    status: Arc<DestinationStatus>,
+    live: Option<Live>,
+    /// Wakes the future that polls `live`.
+    waker: Option<Waker>,
+}
+
+/// What the actor has while it runs.
+struct Live {
+    machine: Machine<Batch>,
+    transport: Transport,
+    tasks: Tasks,
+    running: FuturesUnordered<EventFuture>,
+    timer: Pin<Box<Sleep>>,
+    drain: Option<Drain>,
+    /// Set once the actor is to stop: it goes on until then.
+    stop_at: Option<Instant>,
+    /// The newest words in the log, so that the same are not written again.
+    said: Option<String>,
+}
+
+type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
+
+/// A future came to its end.
+enum Event {
+    /// One of the connection's own.
+    Background,
+    Connected(Result<(), Failure>),
+    Read(Ordinal, ReadLimit, Result<Vec<Record>, ReadError>),
+    Sent(PieceId, Sent),
+}
+
+/// The actor cannot go on: its view of the log is wrong. A fresh incarnation begins with the log's.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the log refused the position: {0}")]
+    Position(#[from] AdvanceError),
+    #[error("no request can be made: {0}")]
+    Transport(#[from] http::Error),
+    #[error("the log ends at {end} but has nothing at {from}")]
+    Nothing { from: Ordinal, end: Ordinal },
+}
+
+impl OtlpExportActor {
+    /// An exporter to the log's destination `id`. Nothing happens before it is started.
+    ///
+    /// # Errors
+    /// Where the settings are not valid.
+    pub fn new(
+        config: &DestinationConfig,
+        log: Arc<dyn SpanLog>,
+        id: DestinationId,
+        status: Arc<DestinationStatus>,
+    ) -> Result<Self, DestinationConfigError> {
+        Ok(Self { settings: config.check()?, log, id, status, live: None, waker: None })
+    }
+
+    fn go_live(&self) -> Result<Live, Broken> {
+        let ledger = self.log.ledger(self.id)?;
+        let tasks = Tasks::default();
+        let transport = Transport::new(self.settings.transport.clone(), tasks.clone());
+        let now = Instant::now();
+        Ok(Live {
+            machine: Machine::new(self.settings.machine.clone(), ledger.position, now, rand::random()),
+            transport: transport?,
+            tasks,
+            running: FuturesUnordered::new(),
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            drain: None,
+            stop_at: None,
+            said: None,
+        })
+    }
+
+    /// Ends this incarnation; the next begins with the log's position.
+    fn give_up(&self, why: &Broken, ctx: &mut Context<Self>) {
+        let destination = self.status.name();
+        tracing::error!(destination, error = %why, "the exporter begins anew from the log's position");
+        self.status.failed(&why.to_string());
+        ctx.terminate();
+    }
+
+    /// The actor's own thread looks at everything again.
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Polls everything; true if the actor has come to its end.
+    fn poll_live(&mut self, cx: &mut TaskContext<'_>) -> Result<bool, Broken> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        let Some(mut live) = self.live.take() else { return Ok(true) };
+        let outcome = self.run(&mut live, cx);
+        let over = live.stop_at.is_some_and(|deadline| self.is_drained(&live, deadline));
+        self.live = Some(live);
+        outcome.map(|()| over)
+    }
+
+    /// Works off what has happened and does what the machine wants, until neither has more.
+    fn run(&self, live: &mut Live, cx: &mut TaskContext<'_>) -> Result<(), Broken> {
+        loop {
+            self.step(live, Instant::now())?;
+            live.running.extend(live.tasks.take(cx.waker()).into_iter().map(|task| -> EventFuture {
+                Box::pin(async move {
+                    task.await;
+                    Event::Background
+                })
+            }));
+            match live.running.poll_next_unpin(cx) {
+                Poll::Ready(Some(event)) => self.happened(live, event)?,
+                Poll::Ready(None) | Poll::Pending => match live.timer.as_mut().poll(cx) {
+                    Poll::Ready(()) => self.rearm(live, Instant::now()),
+                    Poll::Pending => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn happened(&self, live: &mut Live, event: Event) -> Result<(), Broken> {
+        let now = Instant::now();
+        match event {
+            Event::Background => {}
+            Event::Connected(result) => {
+                if let Err(Failure { message }) = &result {
+                    self.status.failed(message);
+                }
+                live.machine.connected(result.is_ok(), now);
+            }
+            Event::Read(from, limit, records) => self.read(live, from, limit, records, now)?,
+            Event::Sent(id, Sent { outcome, bytes }) => {
+                let verdict = Verdict::on(outcome);
+                self.status.requested(&verdict, bytes);
+                if let Verdict::Partial { rejected, message } = &verdict {
+                    live.say(
+                        self.status.name(),
+                        &format!("partial success, {rejected} spans rejected"),
+                        message,
+                    );
+                }
+                let answered = live.machine.answered(id, verdict, now);
+                if answered.retried {
+                    self.status.retried();
+                }
+                if let Some(doomed) = answered.doomed {
+                    self.bury(live, doomed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        live: &mut Live,
+        from: Ordinal,
+        limit: ReadLimit,
+        records: Result<Vec<Record>, ReadError>,
+        now: Instant,
+    ) -> Result<(), Broken> {
+        let formed = match records {
+            Ok(records) => Batch::form(&records, from, limit, self.settings.sampler),
+            Err(ReadError::Released { start, .. }) => Formed::Damaged { to: start },
+        };
+        match formed {
+            Formed::Batch { batch, rest } => live.machine.formed(batch, rest, now),
+            Formed::Damaged { to } => {
+                live.say(self.status.name(), "spans cannot be read", &format!("ordinals {from} to {to}"));
+                live.machine.damaged(to);
+            }
+            Formed::Nothing => return Err(Broken::Nothing { from, end: self.log.end() }),
+        }
+        Ok(())
+    }
+
+    /// Writes the dead letters of spans that are given up, before the position passes them.
+    fn bury(&self, live: &mut Live, doomed: Doomed<Batch>) {
+        let Doomed { load, reason, message } = doomed;
+        live.say(self.status.name(), &format!("spans become dead letters ({})", reason.label()), &message);
+        load.each(&mut |ordinal, bytes| {
+            self.log.dead_letter(self.id, DeadLetter { ordinal, reason, message: message.clone(), bytes });
+        });
+    }
+
+    fn step(&self, live: &mut Live, now: Instant) -> Result<(), Broken> {
+        let end = self.log.end();
+        loop {
+            if let Some(advance) = live.machine.settle() {
+                self.log.advance(self.id, &advance)?;
+            }
+            let Some(action) = live.machine.next_action(end, now) else { break };
+            let running: EventFuture = match action {
+                Action::Connect => {
+                    let connect = live.transport.connect();
+                    Box::pin(async move { Event::Connected(connect.await) })
+                }
+                Action::Form { from, spans, bytes } => {
+                    let limit = ReadLimit { spans, bytes };
+                    let read = self.log.read(from, limit);
+                    Box::pin(async move { Event::Read(from, limit, read.await) })
+                }
+                Action::Send(id) => {
+                    let frames = live.machine.load(id).map(Batch::frames).unwrap_or_default();
+                    let send = live.transport.send(frames);
+                    Box::pin(async move { Event::Sent(id, send.await) })
+                }
+            };
+            live.running.push(running);
+        }
+        self.show(live, end);
+        if live.drain.as_ref().is_some_and(|drain| self.is_drained(live, drain.deadline))
+            && let Some(drain) = live.drain.take()
+        {
+            // Who asked may have given up.
+            let _gone = drain.done.send(Drained { left: self.log.end() - live.machine.position() });
+        }
+        self.rearm(live, now);
+        Ok(())
+    }
+
+    /// True if everything is settled, or nothing more will be before the deadline.
+    fn is_drained(&self, live: &Live, deadline: Instant) -> bool {
+        let settled = live.machine.position() == self.log.end();
+        settled || Instant::now() >= deadline || live.machine.rests_until(deadline)
+    }
+
+    fn rearm(&self, live: &mut Live, now: Instant) {
+        let drain = live.drain.as_ref().map(|drain| drain.deadline);
+        let wake = live.machine.wake_at(now).into_iter().chain(drain).chain(live.stop_at).min();
+        match wake {
+            Some(wake) if live.timer.deadline() != wake => live.timer.as_mut().reset(wake),
+            // A timer that has fired is not to be polled again; one that has not does no harm.
+            None if live.timer.is_elapsed() => live.timer.as_mut().reset(now + Duration::from_secs(3600)),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Shows the state, and logs it once for each change between healthy and not, or from one trouble to another.
+    fn show(&self, live: &mut Live, end: Ordinal) {
+        let state = live.machine.state(end);
+        let before = self.status.stands(state, live.machine.in_flight());
+        if before == state || (before.is_healthy() && state.is_healthy()) {
+            return;
+        }
+        let destination = self.status.name();
+        let (state_label, queued) = (state.label(), end - live.machine.position());
+        if state.is_healthy() {
+            tracing::info!(destination, state = state_label, queued, "the destination takes spans again");
+        } else {
+            let reason = self.status.snapshot().reason;
+            let reason = reason.as_deref().unwrap_or_default();
+            tracing::warn!(
+                destination,
+                state = state_label,
+                reason,
+                queued,
+                "the destination takes no spans"
+            );
+        }
+    }
+}
+
+impl Live {
+    /// Logs this, unless it was what was logged last.
+    fn say(&mut self, destination: &str, what: &str, why: &str) {
+        let text = format!("{what}: {why}");
+        if self.said.as_ref() != Some(&text) {
+            tracing::warn!(destination, reason = why, "{what}");
+            self.said = Some(text);
+        }
+    }
+}
+
+/// Polls what the actor has running, inside the actor's context: a panic there is the actor's, and the actor's end
+/// ends it.
+struct Pump;
+
+impl ActorFuture<OtlpExportActor> for Pump {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut OtlpExportActor,
+        ctx: &mut Context<OtlpExportActor>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        match actor.poll_live(task) {
+            Ok(false) => Poll::Pending,
+            Ok(true) => {
+                ctx.stop();
+                Poll::Ready(())
+            }
+            Err(broken) => {
+                actor.give_up(&broken, ctx);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Actor for OtlpExportActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        match self.go_live() {
+            Ok(live) => {
+                self.live = Some(live);
+                ctx.spawn(Pump);
+            }
+            Err(error) => self.give_up(&error, ctx),
+        }
+    }
+
+    fn stopping(&mut self, _ctx: &mut Self::Context) -> Running {
+        let timeout = self.settings.drain_timeout;
+        let Some(live) = self.live.as_mut().filter(|live| live.stop_at.is_none()) else {
+            return Running::Stop;
+        };
+        live.machine.drain();
+        live.stop_at = Some(Instant::now() + timeout);
+        self.wake();
+        Running::Continue
+    }
+}
+
+impl Drop for OtlpExportActor {
+    fn drop(&mut self) {
+        // What was in flight is not any more; the state stays as it was until the next incarnation knows better.
+        let state = self.status.snapshot().state;
+        self.status.stands(state, 0);
+    }
+}
+
+impl Handler<LogAdvanced> for OtlpExportActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: LogAdvanced, _ctx: &mut Self::Context) {
+        self.wake();
+    }
+}
+
+impl Handler<Drain> for OtlpExportActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Drain, _ctx: &mut Self::Context) {
+        if let Some(live) = &mut self.live {
+            live.machine.drain();
+            live.drain = Some(message);
+        }
+        self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests;

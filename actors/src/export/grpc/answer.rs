@@ -1,0 +1,263 @@
+//! From a response to an [`Outcome`].
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use prost::Message;
+
+use super::super::verdict::{Answer, Failure, GrpcCode, MESSAGE_MAX, Outcome, ServerStatus, cut};
+
+/// Bytes of a response that are read at most (OTLP 1.11, "Response size limits").
+const RESPONSE_MAX: usize = 4 * 1024 * 1024;
+const RETRY_INFO: &str = "/google.rpc.RetryInfo";
+
+/// `ExportTraceServiceResponse`.
+#[derive(Clone, PartialEq, Message)]
+struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
+}
+
+/// `ExportTracePartialSuccess`.
+#[derive(Clone, PartialEq, Message)]
+struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected_spans: i64,
+    #[prost(string, tag = "2")]
+    error_message: String,
+}
+
+/// `google.rpc.Status`, of which only the details count: code and message come as headers.
+#[derive(Clone, PartialEq, Message)]
+struct StatusDetails {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<ProtoDuration>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// Reads the response to its end, or as far as it matters.
+pub(super) async fn read<B>(response: Response<B>) -> Outcome
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error,
+{
+    let (head, mut body) = response.into_parts();
+    if let Some(code) = grpc_status(&head.headers) {
+        return Outcome::Answered(answer(code, &head.headers, None));
+    }
+    let content_type = text(&head.headers, header::CONTENT_TYPE.as_str());
+    if head.status != http::StatusCode::OK || !content_type.starts_with("application/grpc") {
+        let retry_after = text(&head.headers, header::RETRY_AFTER.as_str()).parse().ok();
+        return Outcome::Answered(Answer {
+            message: cut(content_type),
+            retry_after: retry_after.map(Duration::from_secs),
+            ..Answer::new(ServerStatus::Http(head.status.as_u16()))
+        });
+    }
+    let mut message = BytesMut::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame.map(|frame| frame.into_data().map_err(|frame| frame.into_trailers())) {
+            Ok(Ok(data)) if message.len() + data.len() > RESPONSE_MAX => {
+                return failed(format!("response is larger than {RESPONSE_MAX} bytes"));
+            }
+            Ok(Ok(data)) => message.extend_from_slice(&data),
+            Ok(Err(Ok(found))) => trailers = found,
+            Ok(Err(Err(_unknown))) => {}
+            Err(error) => return failed(format!("response broke off: {}", chain(&error))),
+        }
+    }
+    match grpc_status(&trailers) {
+        Some(code) => Outcome::Answered(answer(code, &trailers, Some(message.freeze()))),
+        None => failed("response ended without a status".to_owned()),
+    }
+}
+
+/// A failure of this side's making.
+pub(super) fn failed(message: String) -> Outcome {
+    Outcome::Failed(Failure { message })
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
+    let value = headers.get("grpc-status")?;
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    Some(number.map_or(GrpcCode::Unknown, GrpcCode::from_wire))
+}
+
+fn answer(code: GrpcCode, status: &HeaderMap, message: Option<Bytes>) -> Answer {
+    let partial = match (code, message) {
+        (GrpcCode::Ok, Some(message)) => partial_success(message),
+        _ => None,
+    };
+    let (words, rejected_spans) = match partial {
+        Some(PartialSuccess { rejected_spans, error_message }) => {
+            (cut(&error_message), u64::try_from(rejected_spans).unwrap_or(0))
+        }
+        None if code == GrpcCode::Ok => (String::new(), 0),
+        None => (percent_decoded(status.get("grpc-message")), 0),
+    };
+    let retry_after = status.get("grpc-status-details-bin").and_then(retry_info);
+    Answer { message: words, retry_after, rejected_spans, ..Answer::new(ServerStatus::Grpc(code)) }
+}
+
+/// The partial success of a gRPC message. A success whose message cannot be read is a success: the
+/// status says that the server has the spans.
+fn partial_success(mut message: Bytes) -> Option<PartialSuccess> {
+    let compressed = message.try_get_u8().ok()?;
+    let length = message.try_get_u32().ok()?;
+    if compressed != 0 || message.len() != length as usize {
+        return None;
+    }
+    ExportResponse::decode(message).ok()?.partial_success
+}
+
+fn retry_info(details: &HeaderValue) -> Option<Duration> {
+    let status = StatusDetails::decode(Bytes::from(base64_decoded(details.as_bytes())?)).ok()?;
+    let found = status.details.into_iter().find(|detail| detail.type_url.ends_with(RETRY_INFO))?;
+    let delay = RetryInfo::decode(found.value).ok()?.retry_delay.unwrap_or_default();
+    let seconds = u64::try_from(delay.seconds).unwrap_or(0);
+    let nanos = u32::try_from(delay.nanos).unwrap_or(0).min(999_999_999);
+    Some(Duration::new(seconds, nanos))
+}
+
+/// `grpc-message`, in which everything but printable ASCII is percent-encoded.
+fn percent_decoded(value: Option<&HeaderValue>) -> String {
+    let bytes = value.map(HeaderValue::as_bytes).unwrap_or_default();
+    let mut decoded = Vec::with_capacity(bytes.len().min(MESSAGE_MAX));
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        if decoded.len() > MESSAGE_MAX {
+            break;
+        }
+        let hex = match rest {
+            [b'%', high, low, ..] => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        rest = match hex {
+            Some((high, low)) => {
+                decoded.push((high * 16 + low) as u8);
+                tail.get(2..).unwrap_or_default()
+            }
+            None => {
+                decoded.push(*first);
+                tail
+            }
+        };
+    }
+    cut(&String::from_utf8_lossy(&decoded))
+}
+
+/// Base64 with or without its padding (RFC 4648, section 4), as binary headers come.
+fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut held, mut bits) = (0u32, 0u32);
+    for &byte in text.iter().take_while(|byte| **byte != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        held = (held << 6) | u32::from(value);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((held >> bits) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_percent_decoded_and_cut() {
+        let decoded = |text: &'static str| percent_decoded(Some(&HeaderValue::from_static(text)));
+        assert_eq!(decoded("too%20large%3A %E2%82%AC 100% %zz"), "too large: € 100% %zz");
+        let long = HeaderValue::from_str(&"%41".repeat(10_000)).unwrap();
+        assert_eq!(percent_decoded(Some(&long)), "A".repeat(256));
+        assert_eq!(percent_decoded(None), "");
+    }
+
+    #[test]
+    fn base64_reads_with_and_without_padding() {
+        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8", "fo"), ("Zm9v", "foo"), ("Zm9vYg", "foob")] {
+            assert_eq!(base64_decoded(text.as_bytes()), Some(bytes.as_bytes().to_vec()));
+        }
+        assert_eq!(base64_decoded(b"Zm9%"), None);
+    }
+
+    #[test]
+    fn a_success_whose_message_is_garbage_is_a_success() {
+        for garbage in [&b""[..], b"\0\0\0\0\x05abc", b"\x01\0\0\0\0", b"\0\0\0\0\x03\xff\xff\xff"] {
+            assert_eq!(partial_success(Bytes::from_static(garbage)), None);
+        }
+        let partial = PartialSuccess { rejected_spans: -3, error_message: "odd".to_owned() };
+        let response = ExportResponse { partial_success: Some(partial) }.encode_to_vec();
+        let mut message = vec![0];
+        message.extend((response.len() as u32).to_be_bytes());
+        message.extend(response);
+        let answer = answer(GrpcCode::Ok, &HeaderMap::new(), Some(message.into()));
+        assert_eq!((answer.rejected_spans, answer.message.as_str()), (0, "odd"));
+    }
+
+    #[test]
+    fn a_retry_info_among_other_details_is_found() {
+        let delay = RetryInfo { retry_delay: Some(ProtoDuration { seconds: 2, nanos: 500_000_000 }) };
+        let other =
+            Any { type_url: "type.googleapis.com/google.rpc.DebugInfo".to_owned(), value: Bytes::new() };
+        let info =
+            Any { type_url: format!("type.googleapis.com{RETRY_INFO}"), value: delay.encode_to_vec().into() };
+        let status = StatusDetails { details: vec![other, info] }.encode_to_vec();
+        let header = HeaderValue::from_str(&super::super::super::testing::base64(&status)).unwrap();
+        assert_eq!(retry_info(&header), Some(Duration::from_millis(2500)));
+    }
+}

@@ -1,0 +1,332 @@
+//! OTLP over gRPC, on hyper's HTTP/2 connection directly (level 2).
+//!
+//! The transport spawns nothing: hyper's own futures go into [`Tasks`], which the actor polls beside the
+//! requests. So a panic in any of them is the actor's, and the actor's end is theirs.
+
+mod answer;
+mod body;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    answer::{chain, failed},
+    body::RequestBody,
+};
+use super::{
+    endpoint::Endpoint,
+    verdict::{Failure, Outcome},
+};
+
+const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const USER_AGENT: &str =
+    concat!("nyx-daemon/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
+/// A connection that takes longer has failed; less where the whole attempt has less.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Responses are tiny; the window is for a partial success with a long message.
+const WINDOW: u32 = 1024 * 1024;
+const FRAME_MAX: u32 = 1024 * 1024;
+/// A status with its message and details; a server that sends more has its stream refused.
+const HEADERS_MAX: u32 = 64 * 1024;
+/// What h2 may hold of one request; the chunks are shared with the log.
+const SEND_BUFFER: usize = 4 * 1024 * 1024;
+
+/// A future that somebody has to poll.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The futures of the connections, on their way to the actor that polls them.
+#[derive(Clone, Default)]
+pub(super) struct Tasks(Arc<TasksInner>);
+
+#[derive(Default)]
+struct TasksInner {
+    new: Mutex<Vec<Task>>,
+    actor: AtomicWaker,
+}
+
+impl Tasks {
+    fn push(&self, task: Task) {
+        self.0.new.lock().push(task);
+        self.0.actor.wake();
+    }
+
+    /// Takes what is new; `waker` is woken when there is more.
+    pub(super) fn take(&self, waker: &std::task::Waker) -> Vec<Task> {
+        self.0.actor.register(waker);
+        std::mem::take(&mut *self.0.new.lock())
+    }
+}
+
+/// What hyper runs its futures on; they end with their connection.
+#[derive(Clone)]
+struct Executor {
+    tasks: Tasks,
+    end: CancellationToken,
+}
+
+impl Executor {
+    fn run(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let end = self.end.clone();
+        self.tasks.push(Box::pin(async move {
+            // Cancelled or done, there is nobody to tell.
+            let _ended = end.run_until_cancelled(future).await;
+        }));
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        self.run(future);
+    }
+}
+
+/// A connection and its futures, which end when the last request on it has ended.
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    end: CancellationToken,
+    retired: std::sync::atomic::AtomicBool,
+}
+
+impl Connection {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && !self.retired.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+/// Settings of a [`Transport`], validated.
+#[derive(Debug, Clone)]
+pub(super) struct TransportSettings {
+    pub(super) endpoint: Endpoint,
+    pub(super) timeout: Duration,
+    pub(super) headers: HeaderMap,
+    pub(super) gzip: bool,
+}
+
+/// How a request went.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) outcome: Outcome,
+    /// Bytes of the request's body.
+    pub(super) bytes: u64,
+}
+
+/// One destination's connection, made when it is needed and made again after it failed.
+#[derive(Clone)]
+pub(super) struct Transport(Arc<Shared>);
+
+struct Shared {
+    settings: TransportSettings,
+    uri: http::Uri,
+    headers: HeaderMap,
+    tasks: Tasks,
+    connection: tokio::sync::Mutex<Link>,
+    /// Attempts to connect that have ended.
+    attempts: AtomicU64,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: Option<Arc<Connection>>,
+    failure: Option<Failure>,
+}
+
+impl Transport {
+    /// A transport without a connection yet.
+    ///
+    /// # Errors
+    /// Where the endpoint makes no URL, which a parsed endpoint always does.
+    pub(super) fn new(settings: TransportSettings, tasks: Tasks) -> Result<Self, http::Error> {
+        let authority = settings.endpoint.authority();
+        let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(PATH).build()?;
+        let mut headers = settings.headers.clone();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        headers.insert("grpc-timeout", HeaderValue::from_str(&grpc_timeout(settings.timeout))?);
+        if settings.gzip {
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+        }
+        let connection = tokio::sync::Mutex::default();
+        Ok(Self(Arc::new(Shared { settings, uri, headers, tasks, connection, attempts: AtomicU64::new(0) })))
+    }
+
+    /// Sees to it that there is a connection.
+    pub(super) fn connect(&self) -> impl Future<Output = Result<(), Failure>> + Send + 'static + use<> {
+        let shared = Arc::clone(&self.0);
+        async move { shared.connection().await.map(drop) }
+    }
+
+    /// Sends one request with these frames.
+    pub(super) fn send(&self, frames: Vec<Bytes>) -> impl Future<Output = Sent> + Send + 'static + use<> {
+        let shared = Arc::clone(&self.0);
+        async move {
+            let body = match shared.body(frames).await {
+                Ok(body) => body,
+                Err(error) => return Sent { outcome: failed(format!("gzip: {error}")), bytes: 0 },
+            };
+            let bytes = body.bytes();
+            let mut used = None;
+            let attempt = shared.attempt(body, &mut used);
+            let limit = shared.settings.timeout;
+            let outcome = timeout(limit, attempt).await.unwrap_or_else(|_elapsed| {
+                // A peer that is gone without a word answers nothing on this connection ever again. Other
+                // requests on it run to their own end.
+                if let Some(connection) = used {
+                    connection.retired.store(true, Ordering::Relaxed);
+                }
+                failed(format!("no answer within {} ms", limit.as_millis()))
+            });
+            Sent { outcome, bytes }
+        }
+    }
+}
+
+impl Shared {
+    /// Compression is work for another thread: 3.5 MiB would hold up this one for 10 ms. At most as many
+    /// requests as are in flight are compressed at a time, and a panic there is this future's.
+    async fn body(&self, frames: Vec<Bytes>) -> std::io::Result<RequestBody> {
+        if !self.settings.gzip {
+            return Ok(RequestBody::plain(&frames));
+        }
+        match tokio::task::spawn_blocking(move || RequestBody::gzip(&frames)).await {
+            Ok(body) => body,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(std::io::Error::other(error)),
+            },
+        }
+    }
+
+    async fn attempt(&self, body: RequestBody, used: &mut Option<Arc<Connection>>) -> Outcome {
+        let mut again = true;
+        loop {
+            let connection = match self.connection().await {
+                Ok(connection) => connection,
+                Err(failure) => return Outcome::Failed(failure),
+            };
+            *used = Some(Arc::clone(&connection));
+            let mut sender = connection.sender.clone();
+            match sender.try_send_request(self.request(body.clone())).await {
+                Ok(response) => return answer::read(response).await,
+                // The connection was on its way down (a GOAWAY for its age, say) and nothing was sent.
+                Err(error) if again && error.message().is_some() => {
+                    again = false;
+                    connection.retired.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return failed(chain(&error.into_error())),
+            }
+        }
+    }
+
+    fn request(&self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// The connection, made anew if there is none. Those who wait for an attempt share its failure.
+    async fn connection(&self) -> Result<Arc<Connection>, Failure> {
+        let seen = self.attempts.load(Ordering::Relaxed);
+        let mut link = self.connection.lock().await;
+        if let Some(connection) = link.connection.as_ref().filter(|connection| connection.is_usable()) {
+            return Ok(Arc::clone(connection));
+        }
+        link.connection = None;
+        if let Some(failure) = link.failure.as_ref().filter(|_| self.attempts.load(Ordering::Relaxed) > seen)
+        {
+            return Err(failure.clone());
+        }
+        let limit = CONNECT_TIMEOUT.min(self.settings.timeout);
+        let endpoint = &self.settings.endpoint;
+        let made = match timeout(limit, self.open()).await {
+            Ok(made) => made.map_err(|error| format!("connect to {endpoint}: {error}")),
+            Err(_elapsed) => {
+                Err(format!("connect to {endpoint}: no connection within {} ms", limit.as_millis()))
+            }
+        };
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        match made {
+            Ok(connection) => {
+                link.failure = None;
+                Ok(Arc::clone(link.connection.insert(Arc::new(connection))))
+            }
+            Err(message) => Err(link.failure.insert(Failure { message }).clone()),
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, String> {
+        match &self.settings.endpoint {
+            Endpoint::Tcp { host, port } => {
+                let stream =
+                    TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
+                stream.set_nodelay(true).map_err(|error| error.to_string())?;
+                self.handshake(stream).await
+            }
+            Endpoint::Unix(path) => {
+                self.handshake(UnixStream::connect(path).await.map_err(|error| error.to_string())?).await
+            }
+        }
+    }
+
+    async fn handshake<S>(&self, stream: S) -> Result<Connection, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let executor = Executor { tasks: self.tasks.clone(), end: CancellationToken::new() };
+        let (sender, driver) = Builder::new(executor.clone())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(FRAME_MAX)
+            .max_header_list_size(HEADERS_MAX)
+            .max_send_buf_size(SEND_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| chain(&error))?;
+        executor.run(async move {
+            // Each request learns by itself what happened to its connection.
+            let _ended = driver.await;
+        });
+        Ok(Connection { sender, end: executor.end, retired: false.into() })
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(timeout: Duration) -> String {
+    match timeout.as_millis() {
+        millis @ 0..100_000_000 => format!("{millis}m"),
+        _ => format!("{}S", timeout.as_secs().min(99_999_999)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

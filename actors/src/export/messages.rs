@@ -1,0 +1,38 @@
+//! What an exporter is told.
+
+use actix::Message;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::log::Ordinal;
+
+/// The log has grown. One of these in the inbox is enough: the exporter looks at the log itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogAdvanced {
+    /// The log's end.
+    pub end: Ordinal,
+}
+
+impl Message for LogAdvanced {
+    type Result = ();
+}
+
+/// Send what is there, and from now on what comes, without waiting for batches to fill. What is not delivered
+/// stays in the log. An exporter that is stopped does the same by itself.
+#[derive(Debug)]
+pub struct Drain {
+    /// Not longer than this.
+    pub deadline: Instant,
+    /// Told when everything is settled, or when nothing can move before the deadline.
+    pub done: oneshot::Sender<Drained>,
+}
+
+impl Message for Drain {
+    type Result = ();
+}
+
+/// How far an exporter came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Spans that stay in the log.
+    pub left: u64,
+}
