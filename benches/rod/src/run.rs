@@ -1,0 +1,371 @@
+//! The runner: each program in turn, several times in one run, between the same load and the same sink.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use crate::process::{Program, Usage, json_page, own_usage};
+use crate::sink::{self, Faults, lock};
+use crate::tally::{Tally, seconds};
+use crate::{ledger, load, tally};
+
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// The sink has the warm-up's spans so long after the last is acknowledged, or the trial ends there.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// A program rests so long before its idle memory is read.
+const REST: Duration = Duration::from_secs(2);
+/// Duplicates may come this long after the last span.
+const LINGER: Duration = Duration::from_millis(500);
+const ARRIVAL_POLL: Duration = Duration::from_millis(2);
+const LEDGER_LIMIT: Duration = Duration::from_secs(5);
+const LEDGER_POLL: Duration = Duration::from_millis(50);
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    /// Nothing: the load goes straight to the sink.
+    Direct,
+    /// The binary, and further environment.
+    Nyx(PathBuf, Vec<(String, String)>),
+    /// The binary, and further arguments.
+    Rotel(PathBuf, Vec<String>),
+}
+
+impl Subject {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nyx(..) => "nyx",
+            Self::Rotel(..) => "rotel",
+        }
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Direct => None,
+            Self::Nyx(path, _) | Self::Rotel(path, _) => Some(path),
+        }
+    }
+}
+
+/// What all trials of one run share.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) spans: u64,
+    pub(crate) warm_up: u64,
+    pub(crate) per_request: u64,
+    pub(crate) connections: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) rate: Option<f64>,
+    /// The bound on the load and on the wait for the sink, each.
+    pub(crate) limit: Duration,
+    pub(crate) folder: PathBuf,
+}
+
+/// One trial's figures.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Trial {
+    pub(crate) subject: &'static str,
+    /// None when there is no program between load and sink.
+    pub(crate) cpu_s_per_million: Option<f64>,
+    /// Load generator and sink together.
+    pub(crate) rod_cpu_s_per_million: f64,
+    /// From the first sending to the last arrival.
+    pub(crate) spans_per_s: f64,
+    pub(crate) ack_ms: load::Quantiles,
+    pub(crate) idle_mb: Option<f64>,
+    pub(crate) peak_mb: Option<f64>,
+    /// Spans in a request at the sink, on average.
+    pub(crate) spans_per_export: f64,
+    /// The part of the exports that came compressed.
+    pub(crate) exports_compressed: f64,
+    pub(crate) load: load::Report,
+    pub(crate) sink: tally::Report,
+    /// Where the daemon's own ledger disagrees; none if it has no such page.
+    pub(crate) ledger_faults: Option<Vec<String>>,
+}
+
+impl Trial {
+    /// Whether nothing was lost, repeated, altered or miscounted.
+    pub(crate) fn is_exact(&self) -> bool {
+        let lost = self.load.given_up + self.load.rejected;
+        lost == 0 && self.sink.is_exact() && self.ledger_faults.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
+/// A sink on a thread and a runtime of its own, which end when this is dropped.
+struct SinkThread {
+    address: SocketAddr,
+    tally: Arc<Mutex<Tally>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl SinkThread {
+    async fn start(run: u32, capacity: u64) -> Result<Self, String> {
+        let listener = sink::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let address = listener.local_addr().map_err(|why| why.to_string())?;
+        let listener = listener.into_std().map_err(|why| why.to_string())?;
+        let capacity_len = usize::try_from(capacity).map_err(|_| "too many spans".to_owned())?;
+        let tally = Arc::new(Mutex::new(Tally::new(run, capacity_len)));
+        let (stop, stopped) = oneshot::channel();
+        let shared = tally.clone();
+        let runtime = crate::runtime()?;
+        let thread = std::thread::Builder::new()
+            .name("sink".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let Ok(listener) = TcpListener::from_std(listener) else { return };
+                    tokio::select! {
+                        () = sink::serve(listener, shared, Faults::default(), capacity) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(|why| format!("cannot start the sink's thread: {why}"))?;
+        Ok(Self { address, tally, thread: Some(thread), stop: Some(stop) })
+    }
+
+    /// Waits until `distinct` spans have come: when the last did, or none after `limit`.
+    async fn arrival_of(&self, distinct: u64, limit: Duration) -> Option<Instant> {
+        let until = Instant::now() + limit;
+        loop {
+            {
+                let tally = lock(&self.tally);
+                if tally.distinct() >= distinct {
+                    return tally.last_arrival();
+                }
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            sleep(ARRIVAL_POLL).await;
+        }
+    }
+}
+
+impl Drop for SinkThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Measures `subject` once.
+///
+/// # Errors
+/// When the program cannot be started, does not become ready, or ends during the trial. Lost or altered spans are no
+/// error but a figure of the trial.
+pub(crate) async fn trial(subject: &Subject, settings: &Settings, run: u32) -> Result<Trial, String> {
+    let total = settings.warm_up + settings.spans;
+    let sink = SinkThread::start(run, total).await?;
+    let mut running = Running::start(subject, settings, sink.address, run).await?;
+    let idle = running.settle().await?;
+
+    let plan = load::Plan {
+        target: running.door,
+        run,
+        first: 0,
+        spans: settings.warm_up,
+        per_request: settings.per_request,
+        connections: settings.connections,
+        in_flight: settings.in_flight,
+        rate: settings.rate,
+        limit: settings.limit,
+    };
+    load::run(plan).await;
+    if sink.arrival_of(settings.warm_up, WARM_UP_LIMIT).await.is_none() {
+        let arrived = lock(&sink.tally).report(settings.warm_up);
+        return Err(format!("{}: the warm-up did not reach the sink: {arrived:?}", subject.name()));
+    }
+    let requests_before = lock(&sink.tally).requests_seen();
+    let before = running.usage()?;
+    let rod_before = own_usage();
+    let started = Instant::now();
+    let sent = load::run(load::Plan { first: settings.warm_up, spans: settings.spans, ..plan }).await;
+    let last = sink.arrival_of(total, settings.limit).await.unwrap_or_else(Instant::now);
+    let after = running.usage()?;
+    let rod_after = own_usage();
+    sleep(LINGER).await;
+    let ledger_faults = running.ledger_faults(total).await;
+    running.stop().await;
+
+    let millions = settings.spans as f64 / 1e6;
+    let report = lock(&sink.tally).report(total);
+    let all_requests = report.counts.requests.max(1);
+    let exports_compressed = report.counts.compressed as f64 / all_requests as f64;
+    let exports = lock(&sink.tally).requests_seen() - requests_before;
+    let cpu = |before: Usage, after: Usage| round(seconds_between(before, after) / millions);
+    Ok(Trial {
+        subject: subject.name(),
+        cpu_s_per_million: before.zip(after).map(|(before, after)| cpu(before, after)),
+        rod_cpu_s_per_million: cpu(rod_before, rod_after),
+        spans_per_s: (settings.spans as f64 / seconds(last.duration_since(started)).max(1e-6)).round(),
+        ack_ms: sent.ack_ms,
+        idle_mb: idle.map(|usage| round(usage.resident_mb)),
+        peak_mb: after.map(|usage| round(usage.resident_peak_mb)),
+        spans_per_export: (settings.spans as f64 / exports.max(1) as f64).round(),
+        exports_compressed: round(exports_compressed),
+        load: sent,
+        sink: report,
+        ledger_faults,
+    })
+}
+
+fn seconds_between(before: Usage, after: Usage) -> f64 {
+    after.cpu_s - before.cpu_s
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// The program under measurement, if there is one, and the address that the load goes to.
+struct Running {
+    program: Option<Program>,
+    door: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+impl Running {
+    async fn start(
+        subject: &Subject,
+        settings: &Settings,
+        sink: SocketAddr,
+        run: u32,
+    ) -> Result<Self, String> {
+        let (path, arguments, environment, door, admin) = match subject {
+            Subject::Direct => return Ok(Self { program: None, door: sink, admin: None }),
+            Subject::Nyx(path, further) => {
+                let (door, admin) = (free_address().await?, free_address().await?);
+                let state = settings.folder.join(format!("nyx-state-{run}"));
+                let mut environment = nyx_environment(door, admin, sink, &state);
+                environment.extend_from_slice(further);
+                (path, Vec::new(), environment, door, Some(admin))
+            }
+            Subject::Rotel(path, further) => {
+                let (door, http) = (free_address().await?, free_address().await?);
+                (path, rotel_arguments(door, http, sink, further), Vec::new(), door, None)
+            }
+        };
+        let fault = |why| format!("{}: {why}", path.display());
+        let log = settings.folder.join(format!("{}-{run}.log", subject.name()));
+        let mut program =
+            Program::start(path, &arguments, &environment, &settings.folder, log).map_err(fault)?;
+        program.ready(door, READY_LIMIT).await.map_err(fault)?;
+        Ok(Self { program: Some(program), door, admin })
+    }
+
+    async fn settle(&self) -> Result<Option<Usage>, String> {
+        if self.program.is_some() {
+            sleep(REST).await;
+        }
+        self.usage()
+    }
+
+    fn usage(&self) -> Result<Option<Usage>, String> {
+        self.program.as_ref().map(Program::usage).transpose()
+    }
+
+    // The last acknowledgements may reach the daemon's ledger after the last span reached the sink.
+    async fn ledger_faults(&self, sent: u64) -> Option<Vec<String>> {
+        let until = Instant::now() + LEDGER_LIMIT;
+        loop {
+            let faults = ledger::disagreements(&json_page(self.admin?, "/stats").await?, sent);
+            if faults.is_empty() || Instant::now() >= until {
+                return Some(faults);
+            }
+            sleep(LEDGER_POLL).await;
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(program) = self.program.take() {
+            program.stop(STOP_LIMIT).await;
+        }
+    }
+}
+
+fn nyx_environment(
+    door: SocketAddr,
+    admin: SocketAddr,
+    sink: SocketAddr,
+    state: &Path,
+) -> Vec<(String, String)> {
+    [
+        ("NYX__INGEST__GRPC__LISTEN", door.to_string()),
+        ("NYX__TELEMETRY__PROMETHEUS_ADDR", admin.to_string()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")),
+        ("NYX__LOG__DURABILITY", "memory".to_owned()),
+        ("NYX__LOG__DIR", state.display().to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec()
+}
+
+/// Forwarding only; everything else as Rotel has it by default (batches of up to 8,192 spans or 200 ms). It is asked
+/// not to compress, which 0.0.1a15 does nevertheless: the report tells what came.
+fn rotel_arguments(door: SocketAddr, http: SocketAddr, sink: SocketAddr, further: &[String]) -> Vec<String> {
+    let mut arguments = vec!["start".to_owned()];
+    for (option, value) in [
+        ("--otlp-grpc-endpoint", door.to_string()),
+        ("--otlp-http-endpoint", http.to_string()),
+        ("--exporter", "otlp".to_owned()),
+        ("--otlp-exporter-endpoint", format!("http://{sink}")),
+        ("--otlp-exporter-protocol", "grpc".to_owned()),
+        ("--otlp-exporter-compression", "none".to_owned()),
+    ] {
+        arguments.extend([option.to_owned(), value]);
+    }
+    arguments.extend_from_slice(further);
+    arguments
+}
+
+/// An address that was free a moment ago.
+async fn free_address() -> Result<SocketAddr, String> {
+    let listener = sink::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    listener.local_addr().map_err(|why| why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_measures_the_direct_way_from_load_to_sink() {
+        let settings = Settings {
+            spans: 2_000,
+            warm_up: 500,
+            per_request: 100,
+            connections: 2,
+            in_flight: 2,
+            rate: None,
+            limit: Duration::from_secs(60),
+            folder: std::env::temp_dir(),
+        };
+        let trial = crate::runtime().unwrap().block_on(trial(&Subject::Direct, &settings, 5)).unwrap();
+        assert!(trial.is_exact(), "{trial:?}");
+        assert_eq!((trial.sink.expected, trial.load.acknowledged), (2_500, 2_000));
+        assert_eq!(trial.cpu_s_per_million, None);
+    }
+
+    #[test]
+    fn rotel_is_told_to_forward_without_compression() {
+        let [door, http, sink] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(
+            rotel_arguments(door, http, sink, &["--batch-max-size=512".to_owned()]).join(" "),
+            "start --otlp-grpc-endpoint 127.0.0.1:1 --otlp-http-endpoint 127.0.0.1:2 --exporter otlp \
+             --otlp-exporter-endpoint http://127.0.0.1:3 --otlp-exporter-protocol grpc \
+             --otlp-exporter-compression none --batch-max-size=512"
+        );
+    }
+}
