@@ -109,7 +109,7 @@ impl OtlpExportActor {
         let destination = self.status.name();
         tracing::error!(destination, error = %why, "the exporter begins anew from the log's position");
         self.status.failed(&why.to_string());
-        ctx.terminate();
+        crate::supervise::fail(ctx, why);
     }
 
     /// The actor's own thread looks at everything again.

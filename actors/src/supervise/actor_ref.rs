@@ -79,6 +79,15 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         }
     }
 
+    /// Makes the actor panic with this text when the messages before have been handled: for demonstrations
+    /// and tests of what a crash does.
+    ///
+    /// # Errors
+    /// [`TrySendError`] where the inbox is full or closed.
+    pub fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
+        self.inbox.crash(why)
+    }
+
     /// Messages that wait in the inbox, including those that are being sent at this moment.
     pub fn depth(&self) -> usize {
         self.inbox.depth()

@@ -83,6 +83,20 @@ where
     }
 }
 
+/// A message that no handler survives.
+struct Crash(&'static str);
+
+impl<A: Actor> Handle<A> for Crash {
+    #[allow(clippy::panic, reason = "that is what it is for")]
+    fn handle(self: Box<Self>, _actor: &mut A, _ctx: &mut A::Context) {
+        panic!("{}", self.0);
+    }
+
+    fn message_type(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+}
+
 /// What an incarnation gets when it asks for the next message.
 pub(super) enum Take<A: Actor> {
     /// A message, which is in hand from now on.
@@ -166,6 +180,17 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
                 .map_err(|Closed(message)| TrySendError::Closed(message)),
             Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(message)),
             Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(message)),
+        }
+    }
+
+    /// Takes a message that panics in its handler's place.
+    pub(super) fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
+        match self.sender.try_reserve() {
+            Ok(slot) => {
+                self.fill(slot, (), |()| Box::new(Crash(why))).map_err(|Closed(())| TrySendError::Closed(()))
+            }
+            Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(())),
+            Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(())),
         }
     }
 
