@@ -1,5 +1,128 @@
 //! The SpanCollector: commits what the stream connections completed to the span log.
+//!
+//! Batches that arrive while a commit is under way form the next group. The log answers their
+//! senders itself, after the commit; the collector then wakes the exporters and hands what the
+//! group adds to the RED metrics on. A message to a neighbour that cannot be delivered is no
+//! loss: an exporter and the metrics know from the log's end what they have missed.
 
 mod messages;
 
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+};
+
+use actix::{Actor, ActorFuture, AsyncContext, Context, Handler};
+
+use crate::{
+    export::LogAdvanced,
+    log::{GroupOutcome, LogFuture, SpanLog},
+    measure::{RedDelta, SpansMeasured},
+    supervise::Recipient,
+};
+
 pub use messages::SpansCompleted;
+
+/// Batches in one group at most: a bound on what one commit holds up.
+const GROUP_MAX: usize = 256;
+
+/// Gathers completed spans and commits them in groups.
+///
+/// What it holds when it fails was never acknowledged: the senders learn that it is lost.
+#[derive(Debug)]
+pub struct SpanCollector {
+    log: Arc<dyn SpanLog>,
+    exporters: Vec<Recipient<LogAdvanced>>,
+    metrics: Option<Recipient<SpansMeasured>>,
+    waiting: Vec<SpansCompleted>,
+    committing: bool,
+}
+
+impl SpanCollector {
+    /// A collector that commits to `log` and tells `exporters` and `metrics`.
+    pub fn new(
+        log: Arc<dyn SpanLog>,
+        exporters: Vec<Recipient<LogAdvanced>>,
+        metrics: Option<Recipient<SpansMeasured>>,
+    ) -> Self {
+        Self { log, exporters, metrics, waiting: Vec::new(), committing: false }
+    }
+
+    fn begin_commit(&mut self) -> Option<GroupCommit> {
+        let take = self.waiting.len().min(GROUP_MAX);
+        if take == 0 {
+            return None;
+        }
+        let (group, deltas) = self.waiting.drain(..take).map(|batch| (batch.append, batch.red)).unzip();
+        Some(GroupCommit { outcome: self.log.commit(group), deltas })
+    }
+
+    fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>) {
+        let mut accepted =
+            outcome.firsts.iter().zip(deltas).filter_map(|(first, delta)| Some(((*first)?, delta)));
+        let Some((first, delta)) = accepted.next() else { return };
+        for exporter in &self.exporters {
+            // Full means that a wake is already waiting there.
+            let _waiting = exporter.try_send(LogAdvanced { end: outcome.end });
+        }
+        if let Some(metrics) = &self.metrics {
+            let deltas = std::iter::once(delta).chain(accepted.map(|(_, delta)| delta)).collect();
+            // What is not delivered shows as a gap, and is read from the log.
+            let _gap = metrics.try_send(SpansMeasured { first, end: outcome.end, deltas });
+        }
+    }
+}
+
+impl Actor for SpanCollector {
+    type Context = Context<Self>;
+}
+
+impl Handler<SpansCompleted> for SpanCollector {
+    type Result = ();
+
+    fn handle(&mut self, batch: SpansCompleted, ctx: &mut Context<Self>) {
+        self.waiting.push(batch);
+        if !std::mem::replace(&mut self.committing, true) {
+            ctx.spawn(CommitLoop { group: None });
+        }
+    }
+}
+
+/// Commits group after group until nothing waits.
+struct CommitLoop {
+    group: Option<GroupCommit>,
+}
+
+struct GroupCommit {
+    outcome: LogFuture<GroupOutcome>,
+    deltas: Vec<RedDelta>,
+}
+
+impl ActorFuture<SpanCollector> for CommitLoop {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        collector: &mut SpanCollector,
+        _: &mut Context<SpanCollector>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        loop {
+            if self.group.is_none() {
+                self.group = collector.begin_commit();
+            }
+            let Some(group) = &mut self.group else {
+                collector.committing = false;
+                return Poll::Ready(());
+            };
+            let outcome = ready!(group.outcome.as_mut().poll(task));
+            let deltas = std::mem::take(&mut group.deltas);
+            self.group = None;
+            collector.committed(&outcome, deltas);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
