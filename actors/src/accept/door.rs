@@ -40,6 +40,12 @@ reasons! {
         SlowBody => "slow_body",
         /// An actor failed with it in hand, or its sender gave up before the collector had room.
         Lost => "lost",
+        /// In-process: `ingest.in_process.max_bytes` of finished spans wait already.
+        InProcessFull => "in_process_full",
+        /// In-process: the connection has as many open spans as it may have.
+        TooManyOpen => "too_many_open",
+        /// In-process: the connection is closed.
+        Closed => "closed",
     }
 }
 
@@ -104,6 +110,37 @@ impl DoorCounts {
         sum
     }
 
+    /// Requests that have come with all their bytes; they are pending.
+    pub(super) fn receive(&mut self, requests: u64, bytes: u64) {
+        self.received.add(requests, bytes);
+        self.pending.add(requests, bytes);
+    }
+
+    /// Pending requests that have their fate.
+    pub(super) fn settle(&mut self, requests: u64, bytes: u64, fate: Result<(), DoorReason>) {
+        self.pending.sub(requests, bytes);
+        let tally = match fate {
+            Ok(()) => Some(&mut self.accepted),
+            Err(reason) => self.refused.get_mut(reason as usize),
+        };
+        if let Some(tally) = tally {
+            tally.add(requests, bytes);
+        }
+    }
+
+    /// Adds another door's counts.
+    pub fn merge(&mut self, other: &Self) {
+        let refused = self.refused.iter_mut().zip(&other.refused);
+        let rest = [
+            (&mut self.received, &other.received),
+            (&mut self.accepted, &other.accepted),
+            (&mut self.pending, &other.pending),
+        ];
+        for (mine, theirs) in rest.into_iter().chain(refused) {
+            mine.add(theirs.requests, theirs.bytes);
+        }
+    }
+
     /// True if every request and every byte is accounted for.
     pub fn balances(&self) -> bool {
         let mut sum = self.refused_total();
@@ -142,10 +179,7 @@ impl DoorLedger {
     /// A request has come, none of its bytes yet; the value returned owes the ledger its fate.
     /// `unanswered` says which fate that is if nobody decides.
     pub fn received(self: &Arc<Self>, unanswered: &Unanswered) -> Arrival {
-        let mut counts = self.0.lock();
-        counts.received.add(1, 0);
-        counts.pending.add(1, 0);
-        drop(counts);
+        self.0.lock().receive(1, 0);
         Arrival { ledger: Arc::clone(self), unanswered: unanswered.clone(), bytes: 0, open: true }
     }
 
@@ -218,15 +252,7 @@ impl Arrival {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let mut counts = self.ledger.0.lock();
-        counts.pending.sub(1, self.bytes);
-        let fate = match outcome {
-            Ok(()) => Some(&mut counts.accepted),
-            Err(reason) => counts.refused.get_mut(reason as usize),
-        };
-        if let Some(tally) = fate {
-            tally.add(1, self.bytes);
-        }
+        self.ledger.0.lock().settle(1, self.bytes, outcome);
     }
 }
 

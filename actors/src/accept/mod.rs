@@ -7,6 +7,7 @@ mod codec;
 mod door;
 mod grpc;
 mod http2;
+mod in_process;
 mod listener;
 mod refusal;
 mod socket;
@@ -20,6 +21,10 @@ pub use body::RequestLimits;
 pub use door::{Admitted, Arrival, DoorCounts, DoorLedger, DoorReason, Tally, Unanswered};
 pub use grpc::{GrpcDoor, Scratches};
 pub use http2::Http2Settings;
+pub use in_process::{
+    Connection, ConnectionId, ConnectionLimits, FlushError, InProcessConnection, Outbox, OutboxActor,
+    OutboxConfig, Span, SpanBuilder, Status,
+};
 pub use listener::{ListenAddr, ListenAddrError, ListenError, Listener};
 pub use refusal::{Refusal, Retry};
 pub use socket::Accepted;

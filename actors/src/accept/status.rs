@@ -71,6 +71,8 @@ fn code(refusal: &Refusal) -> Code {
         DoorReason::Overloaded | DoorReason::ShuttingDown | DoorReason::Disconnected | DoorReason::Lost => {
             Code::Unavailable
         }
+        // In-process only: no refusal of a request has these.
+        DoorReason::InProcessFull | DoorReason::TooManyOpen | DoorReason::Closed => Code::Unavailable,
     }
 }
 

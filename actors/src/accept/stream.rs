@@ -54,7 +54,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn count_refused(&self) {
+    pub(crate) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
