@@ -12,6 +12,11 @@ pub mod export;
 pub mod log;
 pub mod measure;
 pub mod metrics;
+pub mod observe;
 pub mod span;
 pub mod supervise;
+pub mod telemetry;
 pub mod tree;
+
+pub use accept::{Connection, ConnectionId, Span, SpanBuilder, Status};
+pub use telemetry::Telemetry;

@@ -129,7 +129,7 @@ families! {
 
     // Doors: received = accepted + refused + pending, in requests and in bytes.
     DOOR_REQUESTS_RECEIVED: Counter = "nyx_door_requests_received_total" ["door"]
-        "Requests whose length was announced.";
+        "Requests received; in-process, spans finished.";
     DOOR_REQUESTS_ACCEPTED: Counter = "nyx_door_requests_accepted_total" ["door"]
         "Requests answered with a success, full or partial.";
     DOOR_REQUESTS_REFUSED: Counter = "nyx_door_requests_refused_total" ["door", "reason"]
@@ -148,6 +148,10 @@ families! {
         "Open stream connections.";
     DOOR_CONNECTIONS_OPENED: Counter = "nyx_door_connections_opened_total" ["door"]
         "Stream connections opened.";
+    DOOR_CONNECTIONS_REFUSED: Counter = "nyx_door_connections_refused_total" ["door"]
+        "Stream connections closed at once, because there were too many or the daemon was on its way down.";
+    DOOR_ACCEPT_ERRORS: Counter = "nyx_door_accept_errors_total" ["door"]
+        "Times that the system could not accept a connection, as for want of file descriptors.";
 
     // Spans: scanned = accepted + rejected + pending.
     SPANS_SCANNED: Counter = "nyx_spans_scanned_total" []
@@ -191,6 +195,8 @@ families! {
         "Export requests ended, by result.";
     DESTINATION_RETRIES: Counter = "nyx_destination_retries_total" ["destination"]
         "Export requests that repeated an earlier one.";
+    DESTINATION_BYTES_SENT: Counter in Bytes = "nyx_destination_sent_bytes_total" ["destination"]
+        "Bytes of export requests after compression, failed ones included.";
     DESTINATION_STATE: Gauge = "nyx_destination_state" ["destination", "state"]
         "1 for the state in which the destination is, 0 for the others.";
     DESTINATION_LAST_SUCCESS: Gauge in Seconds = "nyx_destination_last_success_timestamp_seconds" ["destination"]

@@ -1,1 +1,375 @@
-//! (to come)
+//! The one ordered list of children (level 4): what is started in which order, and stopped in reverse.
+//!
+//! ```text
+//! root (one_for_one)
+//! ├── metrics                 MetricsActor
+//! ├── export.<destination>    OtlpExportActor, one a destination
+//! ├── collector               SpanCollector
+//! ├── outbox.<n>              OutboxActor, one an io thread
+//! ├── connections             StreamConnection and InProcessConnection, one a connection (dynamic)
+//! ├── acceptor.grpc           Acceptor
+//! └── whatever the program adds, such as its admin pages
+//! ```
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use actix::{Actor, Context};
+use actix_rt::{Arbiter, ArbiterHandle};
+
+use crate::{
+    accept::{
+        Acceptor, Admission, Connection, ConnectionId, ConnectionLimits, Connections, DoorLedger, FlushError,
+        GrpcDoor, Http2Settings, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits, Scratches,
+        spread,
+    },
+    collect::SpanCollector,
+    export::{DestinationConfig, DestinationStatus, OtlpExportActor},
+    log::{DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog},
+    measure::{Bounds, MetricsActor, RedScratch, RedShared, SERIES_MAX_DEFAULT},
+    observe::{Observed, ObservedDestination, ObservedDoor},
+    supervise::{
+        ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
+        ShutdownReport, StartError, Strategy, Supervisor, TreeError,
+    },
+};
+
+/// The most io threads that are started by themselves: more only help where connections are many and busy.
+const IO_THREADS_MAX: usize = 4;
+/// Messages that wait for the collector at most; a connection waits for room, or refuses.
+const COLLECTOR_INBOX: usize = 1_024;
+
+/// What a tree is made of.
+#[derive(Debug, Clone)]
+pub struct TreeConfig {
+    /// `service.name` of the in-process spans.
+    pub service_name: String,
+    /// Other attributes of their resource.
+    pub resource: Vec<(String, String)>,
+    /// Where the spans go.
+    pub destinations: Vec<DestinationConfig>,
+    /// Whether RED metrics are kept.
+    pub measure: bool,
+    /// Bytes that the span log holds at most.
+    pub log_max_bytes: usize,
+    /// Threads for connections; 0: one less than there are cores, at least one and at most four.
+    pub io_threads: usize,
+    /// Bytes of finished in-process spans that wait for the log at most.
+    pub in_process_max_bytes: usize,
+    /// Bounds of an in-process connection.
+    pub connection_limits: ConnectionLimits,
+    /// Open stream connections at most, remote and in-process together.
+    pub max_connections: usize,
+    /// Bytes of requests in flight at most.
+    pub max_in_flight_bytes: usize,
+    /// Limits on one request.
+    pub request_limits: RequestLimits,
+    /// How long a batch may wait for a place in the collector's inbox.
+    pub commit_timeout: Duration,
+    /// The OTLP/gRPC door.
+    pub grpc: Option<Listener>,
+    /// How often children may fail before the root gives up.
+    pub intensity: Intensity,
+}
+
+impl Default for TreeConfig {
+    fn default() -> Self {
+        Self {
+            service_name: "unknown_service".to_owned(),
+            resource: Vec::new(),
+            destinations: Vec::new(),
+            measure: true,
+            log_max_bytes: 256 << 20,
+            io_threads: 0,
+            in_process_max_bytes: 8 << 20,
+            connection_limits: ConnectionLimits::default(),
+            max_connections: 10_000,
+            max_in_flight_bytes: 256 << 20,
+            request_limits: RequestLimits::default(),
+            commit_timeout: Duration::from_secs(5),
+            grpc: None,
+            intensity: Intensity { max_restarts: 10, window: Duration::from_secs(60) },
+        }
+    }
+}
+
+/// A tree that is defined and not started.
+pub struct Tree {
+    supervisor: Supervisor,
+    observed: Arc<Observed>,
+    in_process: InProcess,
+    io: Vec<Arbiter>,
+    collector: ActorRef<SpanCollector>,
+}
+
+impl Tree {
+    /// Defines the children. To be called on the thread of an actix System.
+    pub fn define(config: TreeConfig) -> Self {
+        let io_threads = match config.io_threads {
+            // One core is for the actors that all connections share.
+            0 => available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, IO_THREADS_MAX)),
+            threads => threads,
+        };
+        let first = Arbiter::new();
+        let mut io: Vec<Arbiter> = (1..io_threads).map(|_| Arbiter::new()).collect();
+        let log: Arc<dyn SpanLog> = Arc::new(MemoryLog::new(MemoryLogConfig {
+            max_bytes: config.log_max_bytes,
+            destinations: config.destinations.len(),
+            measured: config.measure,
+        }));
+        let spans = Arc::new(SpanLedger::default());
+        let mut supervisor = Supervisor::new("root", Strategy::OneForOne, config.intensity);
+
+        let red = Arc::new(RedShared::new(Bounds::default(), SERIES_MAX_DEFAULT));
+        let bounds = Arc::clone(red.bounds());
+        let metrics = config.measure.then(|| {
+            let (log, red) = (Arc::clone(&log), Arc::clone(&red));
+            supervisor
+                .child(child("metrics"), move || Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red))))
+        });
+
+        let mut exporters = Vec::new();
+        let mut destinations = Vec::new();
+        for (index, destination) in config.destinations.into_iter().enumerate() {
+            let id = DestinationId(index);
+            let name = destination.name.clone();
+            let status = Arc::new(DestinationStatus::new(&name));
+            destinations.push(ObservedDestination { id, status: Arc::clone(&status) });
+            let log = Arc::clone(&log);
+            // What it does not deliver in time it leaves; given up on is only one that does not answer at all.
+            let stop = destination.drain_timeout + Duration::from_secs(1);
+            exporters.push(supervisor.child(
+                child(format!("export.{name}")).stop_deadline(stop),
+                move || {
+                    OtlpExportActor::new(&destination, Arc::clone(&log), id, Arc::clone(&status))
+                        .map_err(StartError::new)
+                },
+            ));
+        }
+
+        let collector = {
+            let log = Arc::clone(&log);
+            let exporters: Vec<_> = exporters.iter().map(ActorRef::recipient).collect();
+            let metrics = metrics.as_ref().map(ActorRef::recipient);
+            let spec = child("collector").inbox_capacity(COLLECTOR_INBOX);
+            supervisor.child(spec, move || {
+                Ok(SpanCollector::new(Arc::clone(&log), exporters.clone(), metrics.clone()))
+            })
+        };
+
+        let outbox_config = OutboxConfig {
+            max_bytes: config.in_process_max_bytes / (io.len() + 1),
+            service_name: config.service_name,
+            resource: config.resource,
+        };
+        let mut outbox = |index: usize, thread: ArbiterHandle| {
+            let outbox = Arc::new(Outbox::new(&outbox_config));
+            let shard = Shard { thread: thread.clone(), outbox: Arc::clone(&outbox) };
+            let (recipient, spans, bounds) = (collector.recipient(), Arc::clone(&spans), Arc::clone(&bounds));
+            supervisor.child(child(format!("outbox.{index}")).arbiter(thread), move || {
+                let scratch = RedScratch::new(Arc::clone(&bounds));
+                Ok(OutboxActor::new(Arc::clone(&outbox), recipient.clone(), Arc::clone(&spans), scratch))
+            });
+            shard
+        };
+        let shards = Shards {
+            first: outbox(0, first.handle()),
+            others: io.iter().enumerate().map(|(index, thread)| outbox(index + 1, thread.handle())).collect(),
+        };
+
+        io.push(first);
+
+        let connections = supervisor.dynamic(DynamicSpec::new("connections", config.max_connections));
+        let in_process = InProcess {
+            shards: Arc::new(shards),
+            next: Arc::default(),
+            limits: config.connection_limits,
+            children: connections.clone(),
+            connections: Arc::default(),
+        };
+        let mut doors = vec![ObservedDoor {
+            name: "in_process",
+            ledger: None,
+            connections: Arc::clone(&in_process.connections),
+        }];
+
+        if let Some(listener) = config.grpc {
+            let ledger = Arc::new(DoorLedger::default());
+            let counts = Arc::new(Connections::default());
+            doors.push(ObservedDoor {
+                name: "grpc",
+                ledger: Some(Arc::clone(&ledger)),
+                connections: Arc::clone(&counts),
+            });
+            let door = Arc::new(GrpcDoor {
+                http2: Http2Settings::default(),
+                limits: config.request_limits,
+                commit_timeout: config.commit_timeout,
+                admission: Admission::new(config.max_in_flight_bytes),
+                ledger,
+                spans: Arc::clone(&spans),
+                collector: collector.recipient(),
+                scratches: Scratches::new(bounds),
+            });
+            let arbiters = io.iter().map(Arbiter::handle).collect();
+            let hand_over = spread(door, connections, arbiters, Arc::clone(&counts));
+            supervisor.child(child("acceptor.grpc"), move || {
+                Acceptor::new(&listener, Arc::clone(&hand_over), Arc::clone(&counts)).map_err(StartError::new)
+            });
+        }
+
+        let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
+        let red = config.measure.then_some(red);
+        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red));
+        Self { supervisor, observed, in_process, io, collector }
+    }
+
+    /// What can be seen of the tree; valid before it starts and after it stopped.
+    pub fn observed(&self) -> &Arc<Observed> {
+        &self.observed
+    }
+
+    /// Adds a child behind all others: started last, stopped first.
+    pub fn child<A, F>(&mut self, spec: ChildSpec, factory: F) -> ActorRef<A>
+    where
+        A: Actor<Context = Context<A>>,
+        F: Fn() -> Result<A, StartError> + Send + Sync + 'static,
+    {
+        self.supervisor.child(spec, factory)
+    }
+
+    /// Starts all children, each when the one before it is ready.
+    ///
+    /// # Errors
+    /// [`TreeError`]; what was started by then is stopped again.
+    pub async fn start(self) -> Result<Running, TreeError> {
+        let tree = self.supervisor.start().await?;
+        self.observed.started(tree.monitor());
+        Ok(Running {
+            tree,
+            observed: self.observed,
+            in_process: self.in_process,
+            io: self.io,
+            collector: self.collector,
+        })
+    }
+}
+
+/// Children come back quickly at first: senders wait in the meantime.
+fn child(name: impl Into<String>) -> ChildSpec {
+    let (initial, cap, stable) = (Duration::from_millis(20), Duration::from_secs(3), Duration::from_secs(30));
+    let backoff = Backoff::new(initial, 2.0, cap, 0.2, stable).unwrap_or_default();
+    ChildSpec::new(name).backoff(backoff)
+}
+
+/// An io thread, and the outbox of its in-process connections.
+struct Shard {
+    thread: ArbiterHandle,
+    outbox: Arc<Outbox>,
+}
+
+/// The shards, at least one.
+struct Shards {
+    first: Shard,
+    others: Vec<Shard>,
+}
+
+impl Shards {
+    fn iter(&self) -> impl Iterator<Item = &Shard> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn pick(&self, turn: usize) -> &Shard {
+        self.others.get(turn % (self.others.len() + 1)).unwrap_or(&self.first)
+    }
+}
+
+/// Where in-process connections are made. Clones make connections of the same tree, from any thread.
+#[derive(Clone)]
+pub struct InProcess {
+    shards: Arc<Shards>,
+    next: Arc<AtomicUsize>,
+    limits: ConnectionLimits,
+    children: DynamicRef,
+    connections: Arc<Connections>,
+}
+
+impl InProcess {
+    /// A new connection. Where there are too many, or the tree is on its way down, it is closed from the
+    /// start: what it is told is counted as refused.
+    pub fn connection(&self, id: ConnectionId) -> Connection {
+        let shard = self.shards.pick(self.next.fetch_add(1, Ordering::Relaxed));
+        let connection = Connection::new(id, Arc::clone(&shard.outbox), self.limits);
+        let (actor, open) = (connection.actor(), self.connections.open());
+        let started = self
+            .children
+            .start(&shard.thread, format!("connection {id}"), move |stop| Ok(actor.until(stop.wait(), open)));
+        if let Err(error) = started {
+            self.connections.count_refused();
+            tracing::debug!(%error, "in-process connection is refused");
+            connection.close();
+        }
+        connection
+    }
+
+    /// Waits until every span that ended before this call is committed.
+    ///
+    /// # Errors
+    /// [`FlushError`] where the tree was shut down first.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        for shard in self.shards.iter() {
+            shard.outbox.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A tree that runs.
+pub struct Running {
+    tree: RunningTree,
+    observed: Arc<Observed>,
+    in_process: InProcess,
+    io: Vec<Arbiter>,
+    collector: ActorRef<SpanCollector>,
+}
+
+impl Running {
+    /// What can be seen of the tree.
+    pub fn observed(&self) -> &Arc<Observed> {
+        &self.observed
+    }
+
+    /// Where in-process connections are made.
+    pub fn in_process(&self) -> &InProcess {
+        &self.in_process
+    }
+
+    /// The collector: a program that demonstrates or tests supervision crashes it.
+    pub fn collector(&self) -> &ActorRef<SpanCollector> {
+        &self.collector
+    }
+
+    /// Waits until the root gives up.
+    pub async fn escalated(&self) -> Arc<Failure> {
+        self.tree.escalated().await
+    }
+
+    /// Stops all children in reverse order, within `deadline` altogether.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.observed.stopping();
+        let report = self.tree.shutdown(deadline).await;
+        for shard in self.in_process.shards.iter() {
+            shard.outbox.abandon();
+        }
+        for arbiter in &self.io {
+            arbiter.stop();
+        }
+        report
+    }
+}

@@ -1,0 +1,194 @@
+//! The actor system for a program that has no actix System of its own (level 5 of the library).
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::{
+    accept::{Connection, ConnectionId, FlushError, ListenAddr, ListenAddrError, ListenError, Listener},
+    export::{DestinationConfig, DestinationConfigError},
+    observe::Observed,
+    supervise::{ShutdownReport, TreeError},
+    tree::{InProcess, Tree, TreeConfig},
+};
+
+/// How long a shutdown may take if nobody says otherwise.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A telemetry system on a thread of its own: usable from any program, with or without a runtime.
+///
+/// ```no_run
+/// use nyx_telemetry::{ConnectionId, Telemetry};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let telemetry =
+///     Telemetry::builder().service_name("my-node").destination("http://localhost:4317").start()?;
+/// let connection = telemetry.connection(ConnectionId::new(12345));
+/// let mut span = connection.span("connection_start").start();
+/// span.set_attribute("protocol.version", "1.0");
+/// span.end();
+/// telemetry.flush().await?;
+/// telemetry.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Telemetry {
+    in_process: InProcess,
+    observed: Arc<Observed>,
+    stop: Option<oneshot::Sender<Duration>>,
+    stopped: Option<oneshot::Receiver<ShutdownReport>>,
+}
+
+/// A telemetry system in the making.
+#[derive(Debug, Default)]
+#[must_use = "a telemetry system begins with `start`"]
+pub struct Builder {
+    config: TreeConfig,
+    grpc: Option<String>,
+}
+
+/// A telemetry system did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A destination's settings are not valid.
+    #[error(transparent)]
+    Destination(#[from] DestinationConfigError),
+    /// The door's address is none.
+    #[error(transparent)]
+    Address(#[from] ListenAddrError),
+    /// The door's address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system has no thread left.
+    #[error("no thread for the actor system: {0}")]
+    Thread(#[from] io::Error),
+    /// A child failed before it was ready.
+    #[error("the actor system did not start: {0}")]
+    Tree(#[from] TreeError),
+    /// The thread ended before the tree was ready.
+    #[error("the actor system ended while it was starting")]
+    Ended,
+}
+
+impl Builder {
+    /// `service.name` of the spans; `unknown_service` unless told.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.config.service_name = name.into();
+        self
+    }
+
+    /// Another attribute of the spans' resource.
+    pub fn resource_attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.resource.push((key.into(), value.into()));
+        self
+    }
+
+    /// A destination with default settings: `http://host:port` or `unix:/path`. The first is called
+    /// `default`, the second `destination-2`, and so on.
+    pub fn destination(self, endpoint: &str) -> Self {
+        let name = match self.config.destinations.len() {
+            0 => "default".to_owned(),
+            before => format!("destination-{}", before + 1),
+        };
+        self.destination_config(DestinationConfig::new(&name, endpoint))
+    }
+
+    /// A destination with these settings.
+    pub fn destination_config(mut self, destination: DestinationConfig) -> Self {
+        self.config.destinations.push(destination);
+        self
+    }
+
+    /// Opens an OTLP/gRPC door: `ip:port` or `unix:/path`.
+    pub fn grpc_door(mut self, address: impl Into<String>) -> Self {
+        self.grpc = Some(address.into());
+        self
+    }
+
+    /// Every other setting.
+    pub fn configure(mut self, change: impl FnOnce(&mut TreeConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the system on a thread of its own, and returns when all its actors are ready, which takes
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn start(mut self) -> Result<Telemetry, StartError> {
+        for destination in &self.config.destinations {
+            destination.validate()?;
+        }
+        if let Some(address) = self.grpc {
+            let address: ListenAddr = address.parse()?;
+            self.config.grpc = Some(Listener::bind(&address)?);
+        }
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopping) = oneshot::channel();
+        let (report, stopped) = oneshot::channel();
+        let config = self.config;
+        thread::Builder::new().name("nyx-telemetry".to_owned()).spawn(move || {
+            actix_rt::System::new().block_on(async move {
+                let tree = match Tree::define(config).start().await {
+                    Ok(tree) => tree,
+                    Err(error) => {
+                        let _gone = ready.send(Err(error));
+                        return;
+                    }
+                };
+                let _gone = ready.send(Ok((tree.in_process().clone(), Arc::clone(tree.observed()))));
+                let deadline = tokio::select! {
+                    // Dropped without a word, the system stops in order all the same.
+                    deadline = stopping => deadline.unwrap_or(SHUTDOWN_TIMEOUT),
+                    failure = tree.escalated() => {
+                        tracing::error!(%failure, "the supervisor gave up: telemetry stops");
+                        SHUTDOWN_TIMEOUT
+                    }
+                };
+                let _nobody_waits = report.send(tree.shutdown(deadline).await);
+            });
+        })?;
+        let (in_process, observed) = started.recv().map_err(|_| StartError::Ended)??;
+        Ok(Telemetry { in_process, observed, stop: Some(stop), stopped: Some(stopped) })
+    }
+}
+
+impl Telemetry {
+    /// A system to be configured and started.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A new stream connection of this process. After the shutdown, or beyond the limit of connections, it is
+    /// closed from the start, and what it is told is counted as refused.
+    pub fn connection(&self, id: ConnectionId) -> Connection {
+        self.in_process.connection(id)
+    }
+
+    /// Waits until every span that ended before this call is in the log.
+    ///
+    /// # Errors
+    /// [`FlushError`] where the system was shut down first.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.in_process.flush().await
+    }
+
+    /// The ledgers, states and metrics.
+    pub fn observed(&self) -> &Arc<Observed> {
+        &self.observed
+    }
+
+    /// Stops in order: connections are closed and their open spans ended, everything is committed, and the
+    /// exporters deliver what they can in time.
+    pub async fn shutdown(mut self) -> ShutdownReport {
+        if let Some(stop) = self.stop.take() {
+            let _ended_already = stop.send(SHUTDOWN_TIMEOUT);
+        }
+        match self.stopped.take() {
+            Some(stopped) => stopped.await.unwrap_or_default(),
+            None => ShutdownReport::default(),
+        }
+    }
+}
