@@ -1,5 +1,6 @@
 //! The nyx daemon as a library: its command line, its configuration, and what `main` runs.
 
+mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -1,15 +1,184 @@
-//! The daemon itself. Placeholder: the command line and the configuration stand, the actor system is
-//! not wired to them yet.
+//! The daemon itself: from the configuration to a running tree, until a signal ends it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use nyx_telemetry::{
+    accept::{ListenAddr, Listener, RequestLimits},
+    export::{Backoff, DestinationConfig},
+    supervise::{ChildSpec, ShutdownReport, StartError},
+    tree::{Running, Tree, TreeConfig},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::Config,
-    exit::{Failure, UNAVAILABLE},
+    admin::{AdminPages, AdminSocket},
+    config::{Compression, Config, Destination, Listen},
+    exit::{Failure, SOFTWARE, UNAVAILABLE},
 };
 
-/// Runs the daemon until it is told to stop.
+/// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
+/// deliver.
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+
+/// Runs the daemon until SIGTERM or SIGINT, and stops it in order.
 ///
 /// # Errors
-/// Always, for now.
-pub fn run(_config: Config) -> Result<(), Failure> {
-    Err(Failure::new(UNAVAILABLE, "run: not part of this version yet"))
+/// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the supervisor gave up.
+pub fn run(config: Config) -> Result<(), Failure> {
+    actix_rt::System::new().block_on(async {
+        let daemon = Daemon::start(&config).await?;
+        let mut signals = Signals::new()?;
+        let failure = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                None
+            }
+            failure = daemon.tree.escalated() => Some(failure),
+        };
+        daemon.stop(config.shutdown.timeout, &mut signals).await;
+        match failure {
+            None => Ok(()),
+            Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
+        }
+    })
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they no longer end the process by themselves.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let signal = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::new(UNAVAILABLE, format!("no handler for signals: {error}")))
+        };
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    /// Its actors.
+    pub(crate) tree: Running,
+    /// Where the admin pages are.
+    pub(crate) pages: SocketAddr,
+    /// Where the OTLP/gRPC door is.
+    pub(crate) grpc: Option<ListenAddr>,
+}
+
+impl Daemon {
+    /// Binds, defines and starts. To be called on the thread of an actix System.
+    pub(crate) async fn start(config: &Config) -> Result<Self, Failure> {
+        let tree_config = tree_config(config)?;
+        let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
+        let address = config.telemetry.prometheus_addr;
+        let cannot_listen = |error| {
+            let why = format!("cannot listen on {address} (telemetry.prometheus_addr): {error}");
+            Failure::new(UNAVAILABLE, why)
+        };
+        let socket = Arc::new(AdminSocket::bind(address).map_err(cannot_listen)?);
+        let pages = socket.local_addr().map_err(cannot_listen)?;
+
+        let mut tree = Tree::define(tree_config);
+        let observed = Arc::clone(tree.observed());
+        tree.child(ChildSpec::new("admin"), move || {
+            Ok::<_, StartError>(AdminPages::new(Arc::clone(&socket), Arc::clone(&observed)))
+        });
+        let tree = tree
+            .start()
+            .await
+            .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
+        let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = door, pages = %pages, "ready");
+        Ok(Self { tree, pages, grpc })
+    }
+
+    /// Stops in order; a second signal cuts the rest short.
+    pub(crate) async fn stop(&self, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
+        let report = tokio::select! {
+            report = self.tree.shutdown(timeout) => report,
+            name = signals.next() => {
+                tracing::warn!(signal = name, "stopping at once");
+                self.tree.shutdown(Duration::ZERO).await
+            }
+        };
+        let left: u64 = self.tree.observed().stats().destinations.values().map(|d| d.ledger.queued()).sum();
+        if report.is_clean() && left == 0 {
+            tracing::info!("stopped");
+        } else {
+            let given_up = report.given_up.join(", ");
+            tracing::warn!(
+                spans_not_delivered = left,
+                messages_abandoned = report.abandoned,
+                given_up,
+                "stopped"
+            );
+        }
+        report
+    }
+}
+
+fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
+    let grpc = match &config.ingest.grpc.listen {
+        Listen::Off => None,
+        Listen::Tcp(address) => Some(ListenAddr::Tcp(*address)),
+        Listen::Unix(path) => Some(ListenAddr::Unix(path.clone())),
+    };
+    let bind = |address| {
+        Listener::bind(&address)
+            .map_err(|error| Failure::new(UNAVAILABLE, format!("{error} (ingest.grpc.listen)")))
+    };
+    let drain_timeout = config.shutdown.timeout.saturating_sub(DRAIN_MARGIN);
+    Ok(TreeConfig {
+        service_name: config.telemetry.service_name.clone(),
+        destinations: config.export.iter().map(|settings| destination(settings, drain_timeout)).collect(),
+        measure: config.telemetry.prometheus_enabled,
+        log_max_bytes: config.log.memory_max_bytes,
+        io_threads: config.runtime.io_threads,
+        in_process_max_bytes: config.ingest.in_process.max_bytes,
+        max_connections: config.ingest.max_connections,
+        max_in_flight_bytes: config.ingest.max_in_flight_bytes,
+        request_limits: RequestLimits {
+            max_request_bytes: config.ingest.max_request_bytes,
+            body_timeout: config.ingest.body_timeout,
+            ..RequestLimits::default()
+        },
+        commit_timeout: config.ingest.commit_timeout,
+        grpc: grpc.map(bind).transpose()?,
+        ..TreeConfig::default()
+    })
+}
+
+fn destination(settings: &Destination, drain_timeout: Duration) -> DestinationConfig {
+    let headers = settings.headers.iter();
+    DestinationConfig {
+        timeout: settings.timeout,
+        headers: headers
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        gzip: settings.compression == Compression::Gzip,
+        sampling_rate: settings.sampling_rate,
+        min_batch_spans: u64::from(settings.batch.min_spans),
+        max_batch_spans: u64::from(settings.batch.max_spans),
+        max_batch_bytes: settings.batch.max_bytes,
+        max_delay: settings.batch.max_delay,
+        concurrency: settings.concurrency,
+        backoff: Backoff { initial: settings.retry.initial, cap: settings.retry.max, ..Backoff::default() },
+        max_retries: settings.retry.max_retries,
+        max_elapsed: settings.retry.max_elapsed,
+        drain_timeout,
+        ..DestinationConfig::new(&settings.name, &settings.endpoint.to_string())
+    }
 }
