@@ -71,7 +71,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
             Err(_) => return Err(AskError::NotAccepted(message)),
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox.ask(slot, message, reply).map_err(|Closed(message)| AskError::Closed(message))?;
+        self.inbox.ask(slot, message, reply);
         match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(AskError::Lost),
@@ -205,7 +205,8 @@ where
         Box::pin(async move {
             match timeout(limit, self.reserve()).await {
                 Ok(Some(slot)) => {
-                    self.tell_into(slot, message).map_err(|Closed(message)| TrySendError::Closed(message))
+                    self.tell_into(slot, message);
+                    Ok(())
                 }
                 Ok(None) => Err(TrySendError::Closed(message)),
                 Err(_) => Err(TrySendError::Full(message)),

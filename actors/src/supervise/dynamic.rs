@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    child::{Definition, Incarnation, Policy, Report, StartError, Stop, give_birth, spawn_on},
+    actor_child::{give_birth, spawn_on},
+    child::{Definition, Incarnation, Policy, Report, StartError, Stop},
     failure::{Failure, FailureCause},
     monitor::{Exit, Life, Watcher, Watching},
     record::{ChildKind, DynamicCounts, Vital},

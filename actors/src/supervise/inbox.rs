@@ -17,7 +17,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context as TaskContext, Poll},
     thread,
 };
@@ -133,8 +133,6 @@ pub(super) struct Inbox<A: Actor> {
     sender: mpsc::Sender<Envelope<A>>,
     /// Counted before a message can be taken, so never behind what was taken.
     accepted: AtomicU64,
-    /// No incarnation will come any more; a slot that was promised before is not to be filled.
-    over: AtomicBool,
     intake: Mutex<Intake<A>>,
 }
 
@@ -165,7 +163,7 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let intake =
             Intake { receiver, owner: 0, halted: false, in_hand: None, handled: 0, lost: 0, abandoned: 0 };
-        Self { sender, accepted: AtomicU64::new(0), over: AtomicBool::new(false), intake: Mutex::new(intake) }
+        Self { sender, accepted: AtomicU64::new(0), intake: Mutex::new(intake) }
     }
 
     /// Takes a message, or hands it back; a refusal allocates nothing.
@@ -175,9 +173,10 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         M: Message + Send + 'static,
     {
         match self.sender.try_reserve() {
-            Ok(slot) => self
-                .fill(slot, message, |message| Box::new(Told(message)))
-                .map_err(|Closed(message)| TrySendError::Closed(message)),
+            Ok(slot) => {
+                self.fill(slot, Box::new(Told(message)));
+                Ok(())
+            }
             Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(message)),
             Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(message)),
         }
@@ -187,7 +186,8 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
     pub(super) fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
         match self.sender.try_reserve() {
             Ok(slot) => {
-                self.fill(slot, (), |()| Box::new(Crash(why))).map_err(|Closed(())| TrySendError::Closed(()))
+                self.fill(slot, Box::new(Crash(why)));
+                Ok(())
             }
             Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(())),
             Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(())),
@@ -201,7 +201,10 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         M: Message + Send + 'static,
     {
         match self.sender.reserve().await {
-            Ok(slot) => self.fill(slot, message, |message| Box::new(Told(message))),
+            Ok(slot) => {
+                self.fill(slot, Box::new(Told(message)));
+                Ok(())
+            }
             Err(_) => Err(Closed(message)),
         }
     }
@@ -212,16 +215,12 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
     }
 
     /// Fills a slot with a message that nobody waits for.
-    pub(super) fn tell_into<M>(
-        &self,
-        slot: mpsc::Permit<'_, Envelope<A>>,
-        message: M,
-    ) -> Result<(), Closed<M>>
+    pub(super) fn tell_into<M>(&self, slot: mpsc::Permit<'_, Envelope<A>>, message: M)
     where
         A: Handler<M>,
         M: Message + Send + 'static,
     {
-        self.fill(slot, message, |message| Box::new(Told(message)))
+        self.fill(slot, Box::new(Told(message)));
     }
 
     /// Fills a slot with a message whose answer goes to `reply`.
@@ -230,28 +229,18 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         slot: mpsc::Permit<'_, Envelope<A>>,
         message: M,
         reply: OneshotSender<M::Result>,
-    ) -> Result<(), Closed<M>>
-    where
+    ) where
         A: Handler<M>,
         M: Message + Send + 'static,
         M::Result: Send,
     {
-        self.fill(slot, message, |message| Box::new(Asked { message, reply }))
+        self.fill(slot, Box::new(Asked { message, reply }));
     }
 
-    fn fill<M>(
-        &self,
-        slot: mpsc::Permit<'_, Envelope<A>>,
-        message: M,
-        envelope: impl FnOnce(M) -> Envelope<A>,
-    ) -> Result<(), Closed<M>> {
-        if self.over.load(Ordering::Acquire) {
-            return Err(Closed(message));
-        }
-        let envelope = envelope(message);
+    // Nobody holds a slot for longer than this takes: no await lies between a slot and its filling.
+    fn fill(&self, slot: mpsc::Permit<'_, Envelope<A>>, envelope: Envelope<A>) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         slot.send(envelope);
-        Ok(())
     }
 
     /// Messages that wait, including those that are being sent at this moment.
@@ -330,7 +319,6 @@ impl<A: Actor<Context = Context<A>>> Gate for Inbox<A> {
 
     fn abandon(&self) -> u64 {
         self.close();
-        self.over.store(true, Ordering::Release);
         let mut looks = 0;
         loop {
             let mut intake = self.intake.lock();
@@ -341,8 +329,8 @@ impl<A: Actor<Context = Context<A>>> Gate for Inbox<A> {
                     // Whatever a message's own drop does, the next ones are to be counted too.
                     let _panic = catch_unwind(AssertUnwindSafe(|| drop(envelope)));
                 }
-                // A sender got its slot before the closing: it is about to fill it, or (woken, but
-                // not yet polled) will find the inbox over and keep its message.
+                // A sender got its slot before the closing and is about to fill it; or it waited for
+                // one, and will find the inbox closed when it is polled next.
                 Err(TryRecvError::Empty) if looks < STRAGGLER_LOOKS => {
                     drop(intake);
                     looks += 1;

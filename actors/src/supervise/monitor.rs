@@ -124,7 +124,6 @@ impl<A: Actor<Context = Context<A>>, W: Watcher> Future for Monitor<A, W> {
             (Err(panic), _) => Exit::Failed(panic),
             (Ok(_), Some(why)) => Exit::Failed(Failure::new(FailureCause::Failed, why)),
             (Ok(Poll::Ready(())), None) => Exit::Normal,
-            (Ok(Poll::Pending), None) if this.life.is_killed() => Exit::Killed,
             (Ok(Poll::Pending), None) => return Poll::Pending,
         };
         this.end(exit);

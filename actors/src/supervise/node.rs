@@ -21,12 +21,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    child::{Definition, Event, Incarnation, Policy, Report, Stop},
+    child::{Definition, Event, Stop},
     failure::{Failure, FailureCause},
     monitor::Exit,
     record::ChildState,
+    running::ShutdownReport,
     settings::{Intensity, Restart, Strategy, after},
-    supervisor::ShutdownReport,
+    slot::{Slot, State},
 };
 
 /// What a supervisor has come to.
@@ -42,105 +43,6 @@ pub(super) enum Phase {
     Leaving { how: Stop, failure: Option<Arc<Failure>>, overall: Option<Instant> },
     /// All its children are down.
     Left { failure: Option<Arc<Failure>> },
-}
-
-enum State {
-    Down,
-    Starting { run: Box<dyn Incarnation>, deadline: Instant },
-    Up { run: Box<dyn Incarnation>, since: Instant },
-    BackingOff { until: Instant },
-    Stopping { run: Box<dyn Incarnation>, deadline: Instant },
-}
-
-struct Slot {
-    child: Box<dyn Definition>,
-    state: State,
-    incarnation: u64,
-    /// Backoffs since the last stable uptime.
-    attempt: u32,
-    /// Whether it is to be up.
-    wanted: bool,
-    /// Whether the gated ones behind it wait until it is ready.
-    gated: bool,
-    halt: Option<Stop>,
-    /// It had its one incarnation for draining what a crash left behind.
-    last_go: bool,
-    /// Its inbox is closed and abandoned; it never comes back.
-    over: bool,
-}
-
-impl Slot {
-    fn policy(&self) -> &Policy {
-        self.child.policy()
-    }
-
-    fn name(&self) -> &str {
-        self.child.vital().name()
-    }
-
-    fn is_down(&self) -> bool {
-        matches!(self.state, State::Down | State::BackingOff { .. })
-    }
-
-    /// It will not come back: senders are told, what waits is abandoned.
-    fn bury(&mut self, report: Option<&RefCell<ShutdownReport>>) {
-        self.state = State::Down;
-        self.wanted = false;
-        self.gated = false;
-        self.halt = None;
-        self.child.vital().set_state(ChildState::Stopped);
-        if !self.over {
-            self.over = true;
-            let abandoned = self.child.abandon();
-            if let Some(report) = report {
-                report.borrow_mut().abandoned += abandoned;
-            }
-        }
-    }
-
-    /// It stopped as it was told to.
-    fn stopped(&mut self, how: Stop, report: Option<&RefCell<ShutdownReport>>) {
-        info!(child = self.name(), "stopped");
-        self.halt = None;
-        if how == Stop::Drain {
-            return self.bury(report);
-        }
-        let state = if self.wanted { ChildState::Waiting } else { ChildState::Stopped };
-        self.child.vital().set_state(state);
-    }
-
-    /// It crashed, or was about to be restarted, and messages wait: one more incarnation may drain
-    /// them before they are abandoned.
-    fn deserves_last_go(&self) -> bool {
-        let restarts = self.policy().restart != Restart::Temporary;
-        restarts && !self.last_go && !self.over && self.child.backlog() > 0
-    }
-
-    /// Lets its incarnation go, if there is one.
-    fn kill(&mut self) -> bool {
-        match std::mem::replace(&mut self.state, State::Down) {
-            State::Starting { run, .. } | State::Up { run, .. } | State::Stopping { run, .. } => {
-                run.kill();
-                true
-            }
-            State::Down | State::BackingOff { .. } => false,
-        }
-    }
-
-    fn fail(&self, failure: &Arc<Failure>, next: &str) {
-        let vital = self.child.vital();
-        vital.failed(failure);
-        warn!(
-            child = vital.name(),
-            cause = ?failure.cause,
-            location = failure.location.as_deref().unwrap_or("-"),
-            message_type = failure.message_type.as_deref().unwrap_or("-"),
-            restarts = vital.restarts(),
-            next,
-            "{}",
-            failure.message
-        );
-    }
 }
 
 /// One supervisor's children and what it has come to.
@@ -166,20 +68,7 @@ impl Node {
         intensity: Intensity,
         children: Vec<Box<dyn Definition>>,
     ) -> Self {
-        let slots = children
-            .into_iter()
-            .map(|child| Slot {
-                child,
-                state: State::Down,
-                incarnation: 0,
-                attempt: 0,
-                wanted: false,
-                gated: false,
-                halt: None,
-                last_go: false,
-                over: false,
-            })
-            .collect();
+        let slots = children.into_iter().map(Slot::new).collect();
         Self {
             name,
             root: false,
@@ -241,31 +130,23 @@ impl Node {
         self.generation += 1;
         self.phase = Phase::Starting;
         self.failures.clear();
-        for slot in &mut self.slots {
-            slot.kill();
-            slot.attempt = 0;
-            slot.wanted = !slot.over;
-            slot.gated = slot.wanted;
-            slot.halt = None;
-            slot.last_go = false;
-        }
+        self.slots.iter_mut().for_each(Slot::begin);
         (self.generation, receiver)
     }
 
-    /// The earliest moment at which [`Node::tick`] has something to do.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
+    /// When there is something to do next, if no event comes before; `now` is that of the last step.
+    pub(super) fn next_timer(&self, now: Instant) -> Option<Instant> {
         let overall = match self.phase {
             Phase::Leaving { overall, .. } => overall,
             Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => None,
         };
         let timers = self.slots.iter().filter_map(|slot| match slot.state {
             State::Starting { deadline, .. } | State::Stopping { deadline, .. } => Some(deadline),
-            State::BackingOff { until } => slot.wanted.then_some(until),
+            // One that is over waits for its gate or for a neighbour to stop, not for time.
+            State::BackingOff { until } => (slot.wanted && until > now).then_some(until),
             State::Down | State::Up { .. } => None,
         });
-        // A backoff that is over waits for a gate or a neighbour, not for time.
-        let now = Instant::now();
-        timers.filter(|at| *at > now).chain(overall).min()
+        timers.chain(overall).min()
     }
 
     /// Stops all children in reverse order.
@@ -305,15 +186,17 @@ impl Node {
         let (drain, failure) = match &self.phase {
             Phase::Leaving { how, failure, .. } => (*how == Stop::Drain, failure.clone()),
             Phase::Left { .. } => return,
-            Phase::Starting | Phase::Running | Phase::Escalated { .. } => (false, None),
+            Phase::Starting | Phase::Running | Phase::Escalated { .. } => (self.root, None),
         };
         for slot in self.slots.iter_mut().rev() {
             if slot.kill() {
                 let failure = Arc::new(Failure::new(FailureCause::GivenUp, "killed with its supervisor"));
                 slot.fail(&failure, "none");
-                self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
+                if drain {
+                    self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
+                }
             }
-            if drain || self.root {
+            if drain {
                 slot.bury(Some(&self.shutdown));
             }
         }
@@ -443,10 +326,14 @@ impl Node {
             format!("more than {max_restarts} restarts within {window:?}, last of {}: {last}", slot.name()),
         ));
         warn!(supervisor = self.name, "{}", escalation.message);
-        if self.root {
+        // Before all its children were ready once, the root's start has failed.
+        if self.root && !matches!(self.phase, Phase::Starting) {
             self.phase = Phase::Escalated { failure: escalation };
             for slot in &mut self.slots {
                 slot.wanted = false;
+                if slot.is_down() {
+                    slot.child.vital().set_state(ChildState::Stopped);
+                }
             }
         } else {
             self.leave_failed(escalation);
@@ -474,8 +361,7 @@ impl Node {
     }
 
     /// Timers: deadlines of children, and that of the whole.
-    pub(super) fn tick(&mut self) {
-        let now = Instant::now();
+    pub(super) fn tick(&mut self, now: Instant) {
         if matches!(&self.phase, Phase::Leaving { overall: Some(overall), .. } if *overall <= now) {
             return self.kill_all();
         }
@@ -505,22 +391,22 @@ impl Node {
     }
 
     /// Starts and stops what the state calls for.
-    pub(super) fn step(&mut self) {
-        if matches!(self.phase, Phase::Left { .. }) || self.stop_next() {
+    pub(super) fn step(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Left { .. }) || self.stop_next(now) {
             return;
         }
         if let Phase::Leaving { failure, .. } = &self.phase {
             self.phase = Phase::Left { failure: failure.clone() };
             return;
         }
-        self.start_next();
+        self.start_next(now);
         if matches!(self.phase, Phase::Starting) && !self.slots.iter().any(|slot| slot.gated) {
             self.phase = Phase::Running;
         }
     }
 
     /// Stops the last of those that are to stop; whether there is one that has not stopped yet.
-    fn stop_next(&mut self) -> bool {
+    fn stop_next(&mut self, now: Instant) -> bool {
         let (report, overall, failed) = match &self.phase {
             Phase::Leaving { overall, failure, .. } => (Some(&*self.shutdown), *overall, failure.is_some()),
             Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => {
@@ -541,21 +427,19 @@ impl Node {
                         continue;
                     }
                     slot.last_go = true;
-                    start(slot, index, &self.events)
+                    slot.start(index, &self.events)
                 }
             };
             info!(child = slot.name(), "stopping");
             run.stop(how, overall);
             slot.child.vital().set_state(ChildState::Stopping);
-            slot.state =
-                State::Stopping { run, deadline: after(Instant::now(), slot.policy().stop_deadline) };
+            slot.state = State::Stopping { run, deadline: after(now, slot.policy().stop_deadline) };
             return true;
         }
         false
     }
 
-    fn start_next(&mut self) {
-        let now = Instant::now();
+    fn start_next(&mut self, now: Instant) {
         let mut gate_closed = false;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let due = match slot.state {
@@ -564,18 +448,12 @@ impl Node {
                 State::Starting { .. } | State::Up { .. } | State::Stopping { .. } => false,
             };
             if due && !(slot.gated && gate_closed) {
-                let run = start(slot, index, &self.events);
+                let run = slot.start(index, &self.events);
                 slot.state = State::Starting { run, deadline: after(now, slot.policy().start_deadline) };
             }
             gate_closed |= slot.gated;
         }
     }
-}
-
-fn start(slot: &mut Slot, child: usize, events: &mpsc::UnboundedSender<Event>) -> Box<dyn Incarnation> {
-    let incarnation = slot.child.vital().next_incarnation();
-    slot.incarnation = incarnation;
-    slot.child.start(Report { events: events.clone(), child, incarnation })
 }
 
 fn failure_of_start(slots: &[Slot], child: usize, failure: &Failure) -> Arc<Failure> {

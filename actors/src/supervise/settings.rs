@@ -38,9 +38,10 @@ pub struct Intensity {
 }
 
 impl Default for Intensity {
-    /// 10 restarts within a minute.
+    /// 10 restarts within two minutes: with the other defaults, even a child that hangs in each of its
+    /// starts exceeds it.
     fn default() -> Self {
-        Self { max_restarts: 10, window: Duration::from_secs(60) }
+        Self { max_restarts: 10, window: Duration::from_secs(120) }
     }
 }
 

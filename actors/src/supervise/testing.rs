@@ -10,7 +10,7 @@ use std::{
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Running, WrapFuture};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     ActorRef, Backoff, ChildRecord, ChildSpec, Intensity, RunningTree, StartError, Strategy, Supervisor,
@@ -20,7 +20,17 @@ use super::{
 pub(crate) fn paused<T>(test: impl Future<Output = T>) -> T {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    actix_rt::System::with_tokio_rt(runtime).block_on(test)
+    // In paused time, a test that waits for nothing is at this deadline at once.
+    let hour = Duration::from_secs(3_600);
+    actix_rt::System::with_tokio_rt(runtime)
+        .block_on(async { timeout(hour, test).await })
+        .expect("the test waits for ever")
+}
+
+/// Runs a test with real threads, and so in real time, which none of its outcomes depends on.
+pub(crate) fn threads<T>(test: impl Future<Output = T>) -> T {
+    let minute = Duration::from_secs(60);
+    actix_rt::System::new().block_on(async { timeout(minute, test).await }).expect("the test waits for ever")
 }
 
 /// Waits, in paused time, until everything that is on its way has come to rest.

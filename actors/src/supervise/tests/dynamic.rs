@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::supervise::{
     AdmissionError, ChildKind, ChildState, DynamicRef, DynamicSpec, FailureCause, Intensity, PanicRate,
     RunningTree, StartError, StopSignal, Strategy, Supervisor,
-    testing::{exact_backoff, paused, record, settle, until},
+    testing::{exact_backoff, paused, record, settle, threads, until},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,7 +258,7 @@ fn too_many_panics_within_the_window_fail_the_set() {
 
 #[test]
 fn an_arbiter_that_is_gone_takes_no_child_and_fails_those_it_had() {
-    actix_rt::System::new().block_on(async {
+    threads(async {
         let mut set = Set::start(DynamicSpec::new("connections", 100)).await;
         let arbiter = Arbiter::new();
         set.arbiter = arbiter.handle();

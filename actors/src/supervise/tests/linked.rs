@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::supervise::{
     FailureCause, Linked, Strategy,
-    testing::{Note, Run, Tree},
+    testing::{Note, Run, Tree, threads},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl Drop for Io {
 /// A System whose time is real, because the other runtime's is.
 fn with_io(test: impl AsyncFnOnce(Handle, Tree)) {
     let io = Io::start();
-    actix_rt::System::new().block_on(async {
+    threads(async {
         let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
         test(io.handle.clone(), tree).await;
     });
@@ -115,7 +115,7 @@ fn a_linked_future_is_aborted_with_its_actor() {
 #[test]
 fn a_runtime_that_ends_under_a_linked_future_is_its_actors_failure() {
     let io = Io::start();
-    actix_rt::System::new().block_on(async {
+    threads(async {
         let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
         let handle = io.handle.clone();
         let link = move |actor: &mut crate::supervise::testing::Worker, ctx: &mut actix::Context<_>| {

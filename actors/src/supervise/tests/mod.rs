@@ -7,4 +7,5 @@ mod linked;
 mod restarts;
 mod shutdown;
 mod strategies;
+mod stress;
 mod supervisors;

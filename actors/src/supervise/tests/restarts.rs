@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::supervise::{
     Backoff, ChildSpec, ChildState, FailureCause, Intensity, Restart, SettingsError, Strategy, Supervisor,
     TreeError, TrySendError,
-    testing::{Note, Run, Script, Tree, paused, record, settle, spec, until, workers},
+    testing::{At, Do, Note, Run, Script, Tree, paused, record, settle, spec, until, workers},
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -123,6 +123,20 @@ fn two_children_that_crash_at_the_same_instant_are_both_restarted() {
             assert_eq!(tree.record(name).state, ChildState::Running);
         }
         assert_eq!(tree.script.seen("b started"), 1);
+    });
+}
+
+#[test]
+fn with_the_defaults_a_child_that_hangs_in_each_start_escalates() {
+    paused(async {
+        let script = Script::default();
+        let mut supervisor = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
+        let a = supervisor.child(ChildSpec::new("a"), script.factory("a"));
+        let running = supervisor.start().await.unwrap();
+        (0..10).for_each(|_| script.plan("a", At::Started, Do::Hang));
+        a.try_send(crash()).unwrap();
+        let failure = running.escalated().await;
+        assert_eq!(failure.message, "more than 10 restarts within 120s, last of a: not ready within 5s");
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::supervise::{
-    ChildState, Intensity, Strategy, Supervisor, TreeError, TrySendError,
+    ChildState, Intensity, Restart, Strategy, Supervisor, TreeError, TrySendError,
     testing::{At, Do, Note, Run, Script, Tree, exact_backoff, paused, record, settle, spec, until, workers},
 };
 
@@ -91,6 +91,23 @@ fn one_for_all_restarts_all_in_order() {
 }
 
 #[test]
+fn a_temporary_child_that_is_taken_along_drains_and_stays_down() {
+    paused(async {
+        let script = Script::default();
+        let (mut root, refs) = workers(&script, Strategy::RestForOne, Intensity::default(), &["a"]);
+        let b = root.child(spec("b").restart(Restart::Temporary), script.factory("b"));
+        let running = root.start().await.unwrap();
+        script.log();
+        refs[0].try_send(crash()).unwrap();
+        b.try_send(Note(1)).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(script.log(), ["a drop", "b: 1", "b stopping", "b stopped", "b drop", "a started"]);
+        assert_eq!(record(&running, "b").state, ChildState::Stopped);
+        assert!(matches!(b.try_send(Note(2)), Err(TrySendError::Closed(Note(2)))));
+    });
+}
+
+#[test]
 fn a_child_starts_when_the_one_before_it_is_ready() {
     paused(async {
         let script = Script::default();
@@ -143,6 +160,23 @@ fn a_failing_first_start_stops_those_already_started_in_reverse() {
             }
         });
     }
+}
+
+#[test]
+fn a_child_that_crashes_too_often_before_all_are_ready_fails_the_start() {
+    paused(async {
+        let script = Script::default();
+        let intensity = Intensity { max_restarts: 1, window: Duration::from_secs(10) };
+        let (supervisor, refs) = workers(&script, Strategy::OneForOne, intensity, &["a", "b"]);
+        script.plan("b", At::Started, Do::Hang);
+        for _ in 0..3 {
+            refs[0].try_send(crash()).unwrap();
+        }
+        let error = supervisor.start().await.err().unwrap().to_string();
+        assert!(error.starts_with("more than 1 restarts within 10s, last of a: boom at "), "{error}");
+        settle().await;
+        assert_eq!((script.alive(), script.seen("b started")), (0, 1));
+    });
 }
 
 /// root: a, inner (x, y), b.

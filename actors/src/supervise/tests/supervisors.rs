@@ -1,12 +1,20 @@
 //! What happens when supervision itself fails.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
 
 use crate::supervise::{
-    ChildKind, FailureCause, Intensity, Restart, Strategy, Supervisor, TrySendError,
-    child::{Definition, Incarnation, Policy, Report},
+    ChildKind, ChildState, FailureCause, Intensity, Restart, Strategy, Supervisor, TrySendError,
+    child::{Definition, Event, Incarnation, Policy, Report},
+    monitor::Exit,
+    node::Node,
     record::Vital,
-    testing::{Note, Run, Script, exact_backoff, paused, record, settle, spec, until, workers},
+    testing::{Note, Run, Script, exact_backoff, paused, record, settle, spec, threads, until, workers},
 };
 
 /// A child whose start panics in the supervisor's own loop, once.
@@ -66,6 +74,35 @@ fn crash() -> Run {
 }
 
 #[test]
+fn the_report_of_an_incarnation_that_was_replaced_changes_nothing() {
+    paused(async {
+        let bomb = Bomb::new();
+        let vital = Arc::clone(&bomb.vital);
+        let mut node = Node::new("root".to_owned(), Strategy::OneForOne, Intensity::default(), vec![bomb]);
+        let (_, mut events) = node.begin();
+        node.step(Instant::now());
+        node.hear(events.recv().await.unwrap());
+        assert_eq!(vital.record().state, ChildState::Running);
+        let ended = |incarnation| Event::Ended { child: 0, incarnation, exit: Exit::Normal };
+
+        node.hear(ended(1));
+        assert_eq!(vital.record().state, ChildState::BackingOff);
+        node.hear(ended(1));
+        sleep(Duration::from_millis(100)).await;
+        node.tick(Instant::now());
+        assert!(catch_unwind(AssertUnwindSafe(|| node.step(Instant::now()))).is_err());
+        node.step(Instant::now());
+        assert_eq!(vital.record().state, ChildState::Starting);
+        node.hear(ended(1));
+        node.hear(ended(2));
+        node.hear(Event::Ready { child: 0, incarnation: 1 });
+        assert_eq!((vital.record().state, vital.record().incarnation), (ChildState::Starting, 3));
+        node.hear(Event::Ready { child: 0, incarnation: 3 });
+        assert_eq!(vital.record().state, ChildState::Running);
+    });
+}
+
+#[test]
 fn a_panic_of_the_roots_own_loop_takes_its_children_down_and_is_told() {
     paused(async {
         let script = Script::default();
@@ -122,9 +159,11 @@ fn a_system_that_ends_takes_children_on_other_threads_with_it() {
     });
     a.try_send(Note(1)).unwrap();
     drop(system);
-    while script.alive() > 0 {
-        std::thread::yield_now();
-    }
+    threads(async {
+        while script.alive() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
     let own = arbiter.take().unwrap();
     own.stop();
     own.join().unwrap();

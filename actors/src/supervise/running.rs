@@ -1,0 +1,106 @@
+//! A tree that runs, as its owner sees it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    child::Stop,
+    driver::Order,
+    failure::Failure,
+    record::{ChildRecord, Vital},
+    settings::after,
+};
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Children that did not stop within their deadline; their threads are fenced.
+    pub given_up: Vec<String>,
+    /// Messages that no handler saw.
+    pub abandoned: u64,
+}
+
+impl ShutdownReport {
+    /// Whether everything stopped in order and nothing was left behind.
+    pub fn is_clean(&self) -> bool {
+        self.given_up.is_empty() && self.abandoned == 0
+    }
+}
+
+/// What the root has come to.
+#[derive(Clone)]
+pub(super) enum Status {
+    Starting,
+    Running,
+    Escalated(Arc<Failure>),
+    Stopped { report: ShutdownReport, failure: Option<Arc<Failure>> },
+}
+
+impl Status {
+    pub(super) fn failure(&self) -> Option<&Arc<Failure>> {
+        match self {
+            Self::Starting | Self::Running => None,
+            Self::Escalated(failure) => Some(failure),
+            Self::Stopped { failure, .. } => failure.as_ref(),
+        }
+    }
+}
+
+/// A tree whose children run. Dropped, it begins an ordered stop that nobody waits for.
+pub struct RunningTree {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) news: watch::Receiver<Status>,
+    pub(super) monitor: TreeMonitor,
+}
+
+impl RunningTree {
+    /// Stops all children in reverse order. Each drains its inbox within its own stop deadline, all
+    /// together within this one; who is not done by then is given up on. May be called again, with
+    /// a nearer deadline.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let order = Order { how: Stop::Drain, overall: Some(after(Instant::now(), deadline)) };
+        let _stopped_already = self.orders.send(order).await;
+        let mut news = self.news.clone();
+        match news.wait_for(|status| matches!(status, Status::Stopped { .. })).await.as_deref() {
+            Ok(Status::Stopped { report, .. }) => report.clone(),
+            Ok(_) | Err(_) => ShutdownReport::default(),
+        }
+    }
+
+    /// Waits until the root gives up: a child failed more often than the root's intensity allows. It is
+    /// not started again; its neighbours go on until the caller shuts the tree down.
+    pub async fn escalated(&self) -> Arc<Failure> {
+        let mut news = self.news.clone();
+        match news.wait_for(|status| status.failure().is_some()).await.as_deref().map(Status::failure) {
+            Ok(Some(failure)) => Arc::clone(failure),
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The records of all children, in the order of their definition.
+    pub fn records(&self) -> Vec<ChildRecord> {
+        self.monitor.records()
+    }
+
+    /// A handle for the records, for any thread.
+    pub fn monitor(&self) -> TreeMonitor {
+        self.monitor.clone()
+    }
+}
+
+/// Reads the records of a tree; cheap to clone, and valid after the tree is gone.
+#[derive(Clone)]
+pub struct TreeMonitor {
+    pub(super) roll: Arc<[Arc<Vital>]>,
+}
+
+impl TreeMonitor {
+    /// The records of all children, in the order of their definition.
+    pub fn records(&self) -> Vec<ChildRecord> {
+        self.roll.iter().map(|vital| vital.record()).collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! One child in its supervisor's list.
+
+use std::{cell::RefCell, sync::Arc};
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, warn};
+
+use super::{
+    child::{Definition, Event, Incarnation, Policy, Report, Stop},
+    failure::Failure,
+    record::ChildState,
+    running::ShutdownReport,
+    settings::Restart,
+};
+
+/// Where a child is.
+pub(super) enum State {
+    Down,
+    Starting { run: Box<dyn Incarnation>, deadline: Instant },
+    Up { run: Box<dyn Incarnation>, since: Instant },
+    BackingOff { until: Instant },
+    Stopping { run: Box<dyn Incarnation>, deadline: Instant },
+}
+
+/// A child in its place among its supervisor's.
+pub(super) struct Slot {
+    pub(super) child: Box<dyn Definition>,
+    pub(super) state: State,
+    pub(super) incarnation: u64,
+    /// Backoffs since the last stable uptime.
+    pub(super) attempt: u32,
+    /// Whether it is to be up.
+    pub(super) wanted: bool,
+    /// Whether the gated ones behind it wait until it is ready.
+    pub(super) gated: bool,
+    pub(super) halt: Option<Stop>,
+    /// It had its one incarnation for draining what a crash left behind.
+    pub(super) last_go: bool,
+    /// Its inbox is closed and abandoned; it never comes back.
+    pub(super) over: bool,
+}
+
+impl Slot {
+    pub(super) fn new(child: Box<dyn Definition>) -> Self {
+        Self {
+            child,
+            state: State::Down,
+            incarnation: 0,
+            attempt: 0,
+            wanted: false,
+            gated: false,
+            halt: None,
+            last_go: false,
+            over: false,
+        }
+    }
+
+    /// Its supervisor starts; a child that is over stays so.
+    pub(super) fn begin(&mut self) {
+        self.kill();
+        self.attempt = 0;
+        self.wanted = !self.over;
+        self.gated = self.wanted;
+        self.halt = None;
+        self.last_go = false;
+    }
+
+    /// Starts the next incarnation.
+    pub(super) fn start(
+        &mut self,
+        child: usize,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> Box<dyn Incarnation> {
+        self.incarnation = self.child.vital().next_incarnation();
+        self.child.start(Report { events: events.clone(), child, incarnation: self.incarnation })
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        self.child.policy()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.child.vital().name()
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.state, State::Down | State::BackingOff { .. })
+    }
+
+    /// It will not come back: senders are told, what waits is abandoned.
+    pub(super) fn bury(&mut self, report: Option<&RefCell<ShutdownReport>>) {
+        self.state = State::Down;
+        self.wanted = false;
+        self.gated = false;
+        self.halt = None;
+        self.child.vital().set_state(ChildState::Stopped);
+        if !self.over {
+            self.over = true;
+            let abandoned = self.child.abandon();
+            if let Some(report) = report {
+                report.borrow_mut().abandoned += abandoned;
+            }
+        }
+    }
+
+    /// It stopped as it was told to.
+    pub(super) fn stopped(&mut self, how: Stop, report: Option<&RefCell<ShutdownReport>>) {
+        info!(child = self.name(), "stopped");
+        self.halt = None;
+        if how == Stop::Drain {
+            return self.bury(report);
+        }
+        let state = if self.wanted { ChildState::Waiting } else { ChildState::Stopped };
+        self.child.vital().set_state(state);
+    }
+
+    /// It crashed, or was about to be restarted, and messages wait: one more incarnation may drain
+    /// them before they are abandoned.
+    pub(super) fn deserves_last_go(&self) -> bool {
+        let restarts = self.policy().restart != Restart::Temporary;
+        restarts && !self.last_go && !self.over && self.child.backlog() > 0
+    }
+
+    /// Lets its incarnation go, if there is one.
+    pub(super) fn kill(&mut self) -> bool {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Starting { run, .. } | State::Up { run, .. } | State::Stopping { run, .. } => {
+                run.kill();
+                true
+            }
+            State::Down | State::BackingOff { .. } => false,
+        }
+    }
+
+    /// Notes and logs a failure, and what comes next.
+    pub(super) fn fail(&self, failure: &Arc<Failure>, next: &str) {
+        let vital = self.child.vital();
+        vital.failed(failure);
+        warn!(
+            child = vital.name(),
+            cause = ?failure.cause,
+            location = failure.location.as_deref().unwrap_or("-"),
+            message_type = failure.message_type.as_deref().unwrap_or("-"),
+            restarts = vital.restarts(),
+            next,
+            "{}",
+            failure.message
+        );
+    }
+}
