@@ -86,10 +86,10 @@ impl Actor for AdminPages {
                 ctx.spawn(server.into_actor(self).map(|ended, pages, ctx| match (ended, &pages.server) {
                     (Ok(()), None) => ActorContext::stop(ctx),
                     (Ok(()), Some(_)) => supervise::fail(ctx, "the page server ended by itself"),
-                    (Err(error), _) => supervise::fail(ctx, &error.to_string()),
+                    (Err(error), _) => supervise::fail(ctx, error),
                 }));
             }
-            Err(error) => supervise::fail(ctx, &format!("admin pages cannot listen: {error}")),
+            Err(error) => supervise::fail(ctx, format!("admin pages cannot listen: {error}")),
         }
     }
 

@@ -154,7 +154,7 @@ mod tests {
         let help = parse(&["--help"]).unwrap_err().to_string();
         let config = crate::config::Config::load(&[], &crate::config::Environment::default()).unwrap();
         for address in [
-            config.ingest.grpc.listen.to_string(),
+            config.ingest.grpc.listen.unwrap().to_string(),
             config.telemetry.otlp_endpoint.to_string(),
             format!("http://{}", config.telemetry.prometheus_addr),
         ] {

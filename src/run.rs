@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nyx_telemetry::{
     accept::{ListenAddr, Listener, RequestLimits},
-    export::{Backoff, DestinationConfig},
+    export::DestinationConfig,
     supervise::{ChildSpec, ShutdownReport, StartError},
     tree::{Running, Tree, TreeConfig},
 };
@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     admin::{AdminPages, AdminSocket},
-    config::{Compression, Config, Destination, Listen},
+    config::Config,
     exit::{Failure, SOFTWARE, UNAVAILABLE},
 };
 
@@ -131,19 +131,16 @@ impl Daemon {
 }
 
 fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
-    let grpc = match &config.ingest.grpc.listen {
-        Listen::Off => None,
-        Listen::Tcp(address) => Some(ListenAddr::Tcp(*address)),
-        Listen::Unix(path) => Some(ListenAddr::Unix(path.clone())),
-    };
-    let bind = |address| {
-        Listener::bind(&address)
+    let bind = |address: &ListenAddr| {
+        Listener::bind(address)
             .map_err(|error| Failure::new(UNAVAILABLE, format!("{error} (ingest.grpc.listen)")))
     };
-    let drain_timeout = config.shutdown.timeout.saturating_sub(DRAIN_MARGIN);
+    let drain_timeout = drain_timeout(config);
+    let drained =
+        |destination: &DestinationConfig| DestinationConfig { drain_timeout, ..destination.clone() };
     Ok(TreeConfig {
         service_name: config.telemetry.service_name.clone(),
-        destinations: config.export.iter().map(|settings| destination(settings, drain_timeout)).collect(),
+        destinations: config.export.iter().map(drained).collect(),
         measure: config.telemetry.prometheus_enabled,
         log_max_bytes: config.log.memory_max_bytes,
         io_threads: config.runtime.io_threads,
@@ -156,29 +153,15 @@ fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
             ..RequestLimits::default()
         },
         commit_timeout: config.ingest.commit_timeout,
-        grpc: grpc.map(bind).transpose()?,
+        grpc: config.ingest.grpc.listen.as_ref().map(bind).transpose()?,
         ..TreeConfig::default()
     })
 }
 
-fn destination(settings: &Destination, drain_timeout: Duration) -> DestinationConfig {
-    let headers = settings.headers.iter();
-    DestinationConfig {
-        timeout: settings.timeout,
-        headers: headers
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect(),
-        gzip: settings.compression == Compression::Gzip,
-        sampling_rate: settings.sampling_rate,
-        min_batch_spans: u64::from(settings.batch.min_spans),
-        max_batch_spans: u64::from(settings.batch.max_spans),
-        max_batch_bytes: settings.batch.max_bytes,
-        max_delay: settings.batch.max_delay,
-        concurrency: settings.concurrency,
-        backoff: Backoff { initial: settings.retry.initial, cap: settings.retry.max, ..Backoff::default() },
-        max_retries: settings.retry.max_retries,
-        max_elapsed: settings.retry.max_elapsed,
-        drain_timeout,
-        ..DestinationConfig::new(&settings.name, &settings.endpoint.to_string())
-    }
+/// Exporters stop one after the other, and each is given its share of the shutdown, so that one whose destination is
+/// slow does not use up the time of the next.
+fn drain_timeout(config: &Config) -> Duration {
+    let shares = u32::try_from(config.export.len()).unwrap_or(u32::MAX).max(1);
+    let timeout = config.shutdown.timeout;
+    (timeout - DRAIN_MARGIN.min(timeout / 2)) / shares
 }

@@ -7,6 +7,7 @@
 //! only from lower levels (see `docs/architecture.md`).
 
 pub mod accept;
+mod address;
 pub mod collect;
 pub mod export;
 pub mod log;

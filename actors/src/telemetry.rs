@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::{
-    accept::{Connection, ConnectionId, FlushError, ListenAddr, ListenAddrError, ListenError, Listener},
+    accept::{AddressError, Connection, ConnectionId, FlushError, ListenAddr, ListenError, Listener},
     export::{DestinationConfig, DestinationConfigError},
     observe::Observed,
     supervise::{ShutdownReport, TreeError},
@@ -55,8 +55,8 @@ pub enum StartError {
     #[error(transparent)]
     Destination(#[from] DestinationConfigError),
     /// The door's address is none.
-    #[error(transparent)]
-    Address(#[from] ListenAddrError),
+    #[error("the door's address {0}")]
+    Address(#[from] AddressError),
     /// The door's address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -1,34 +1,18 @@
 //! The headers of a destination. Their values are secrets: no error and no `Debug` repeats one.
 
 use config::{Map, Value, ValueKind};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use nyx_telemetry::export::{self, HeaderProblem};
 
 use super::{
     layers::is_variable,
-    read::{Problems, Read, Table, origin},
+    read::{Noted, Problems, Read, Table, origin},
 };
 
-/// Headers of one destination.
-const HEADERS_MAX: usize = 64;
-
-/// Names that gRPC or HTTP/2 itself sets on every request, besides all that start with `grpc-`.
-const RESERVED: [&str; 9] = [
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "host",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-];
-
 /// Reads the key `headers`: a table of texts, or, from a variable, `name=value,name=value`.
-pub(super) fn read(table: &mut Table<'_>) -> Read<HeaderMap> {
+pub(super) fn read(table: &mut Table<'_>) -> Read<Vec<(String, String)>> {
     let key = table.key("headers");
     let problems = table.problems;
-    let Some(value) = table.take("headers") else { return Ok(HeaderMap::new()) };
+    let Some(value) = table.take("headers") else { return Ok(Vec::new()) };
     let origin = origin(&value).map(|origin| format!(" ({origin})")).unwrap_or_default();
     let from_variable = is_variable(&value);
     match value.kind {
@@ -44,7 +28,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Read<HeaderMap> {
     }
 }
 
-fn from_table(key: &str, values: Map<String, Value>, problems: &Problems) -> Read<HeaderMap> {
+fn from_table(key: &str, values: Map<String, Value>, problems: &Problems) -> Read<Vec<(String, String)>> {
     let mut headers = Vec::new();
     let mut all = Ok(());
     for (name, value) in values {
@@ -71,41 +55,19 @@ fn variable_of(key: &str) -> String {
     format!("NYX__{}", key.to_uppercase().replace('.', "__"))
 }
 
-fn collect(key: &str, origin: &str, headers: Vec<(String, String)>, problems: &Problems) -> Read<HeaderMap> {
-    if headers.len() > HEADERS_MAX {
-        return Err(problems
-            .note(format!("{key}{origin}: has {} headers: must have at most {HEADERS_MAX}", headers.len())));
+fn collect(
+    key: &str,
+    origin: &str,
+    headers: Vec<(String, String)>,
+    problems: &Problems,
+) -> Read<Vec<(String, String)>> {
+    let Err(wrong) = export::headers(&headers) else { return Ok(headers) };
+    let mut noted = Noted;
+    for HeaderProblem { name, rule } in wrong {
+        let header = name.map(|name| format!(".{name}")).unwrap_or_default();
+        noted = problems.note(format!("{key}{header}{origin}: {rule}"));
     }
-    let mut map = HeaderMap::with_capacity(headers.len());
-    let mut all = Ok(());
-    for (name, value) in headers {
-        match header(&name, &value) {
-            Ok((name, _)) if map.contains_key(&name) => {
-                all = Err(problems.note(format!("{key}.{name}{origin}: must be set once")));
-            }
-            Ok((name, value)) => {
-                map.insert(name, value);
-            }
-            Err(rule) => all = Err(problems.note(format!("{key}.{name}{origin}: {rule}"))),
-        }
-    }
-    all.map(|()| map)
-}
-
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
-    let name: HeaderName = name.parse().map_err(|_| "must be named as an HTTP header is")?;
-    if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("grpc-") {
-        return Err("is set by OTLP/gRPC itself: must not be set");
-    }
-    if name.as_str().ends_with("-bin") {
-        return Err("binary headers (-bin) cannot be set");
-    }
-    let mut value = HeaderValue::try_from(value)
-        .ok()
-        .filter(|value| value.to_str().is_ok())
-        .ok_or("must have a value of printable ASCII characters (the value is not shown)")?;
-    value.set_sensitive(true);
-    Ok((name, value))
+    Err(noted)
 }
 
 /// `name=value,name=value`, values URL-decoded: the form of `OTEL_EXPORTER_OTLP_HEADERS`.

@@ -5,7 +5,6 @@
 //! Reading is strict: a key that is not known, of the wrong type or out of its range is an error, and all of
 //! them are reported at once. `docs/configuration.md` is the reference.
 
-mod address;
 mod environment;
 mod headers;
 mod layers;
@@ -21,11 +20,10 @@ use config::{Map, Value, ValueKind};
 use thiserror::Error;
 
 pub use self::{
-    address::{Endpoint, Listen},
     environment::Environment,
     settings::{
-        Batch, Compression, Config, Destination, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat,
-        Retry, Runtime, Shutdown, Telemetry, Tracing,
+        Config, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry,
+        Tracing,
     },
 };
 use self::{

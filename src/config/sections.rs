@@ -5,16 +5,19 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use config::{Map, Value};
+use nyx_telemetry::{
+    accept::{AddressError, ListenAddr},
+    export::{Backoff, DestinationConfig, Endpoint},
+};
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    address::{Endpoint, Listen},
     environment::Environment,
     headers,
     read::{Noted, Read, Table, address, bytes, duration, flag, number, origin, parsed, text, whole},
     settings::{
-        Batch, Compression, Config, Destination, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat,
-        Retry, Runtime, Shutdown, Telemetry, Tracing,
+        Config, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry,
+        Tracing,
     },
 };
 
@@ -24,9 +27,6 @@ const GIB: usize = 1 << 30;
 
 /// What a destination's keys mean under `[telemetry]`, which describes this one.
 const DEFAULT_DESTINATION: &str = "default";
-
-/// Characters of a destination's name; it is a label of metrics and a part of variables' names.
-const NAME_CHARS_MAX: usize = 32;
 
 fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
@@ -76,8 +76,8 @@ pub(super) fn whole_config(
 
 fn telemetry(mut table: Table<'_>) -> Read<Telemetry> {
     let service_name = table.get("service_name", text(1..=255));
-    let otlp_endpoint = table.get("otlp_endpoint", parsed(Endpoint::parse));
-    let otlp_sampling_rate = table.get("otlp_sampling_rate", number(0.0..=1.0));
+    let otlp_endpoint = table.get("otlp_endpoint", parsed(endpoint));
+    let otlp_sampling_rate = table.get("otlp_sampling_rate", number(DestinationConfig::SAMPLING_RATE));
     let prometheus_enabled = table.get("prometheus_enabled", flag);
     let prometheus_addr = table.get("prometheus_addr", address);
     let span_export_enabled = table.get("span_export_enabled", flag);
@@ -99,7 +99,7 @@ fn ingest(mut table: Table<'_>) -> Read<Ingest> {
     let body_timeout = table.get("body_timeout", duration(ms(10, HOUR_MS)));
     let commit_timeout = table.get("commit_timeout", duration(ms(10, HOUR_MS)));
     let grpc = table.table("grpc").and_then(|mut table| {
-        let listen = table.get("listen", parsed(Listen::parse));
+        let listen = table.get("listen", parsed(listen));
         table.finish();
         Ok(GrpcDoor { listen: listen? })
     });
@@ -124,6 +124,17 @@ fn ingest(mut table: Table<'_>) -> Read<Ingest> {
         grpc: grpc?,
         in_process: in_process?,
     })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    Endpoint::parse(text).map_err(|error| error.rule().to_owned())
+}
+
+fn listen(text: &str) -> Result<Option<ListenAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: AddressError| format!("{}; empty is off", error.rule()))
 }
 
 fn http_listen(text: &str) -> Result<(), String> {
@@ -159,7 +170,7 @@ fn export(
     mut table: Table<'_>,
     defaults: &Map<String, Value>,
     telemetry: Option<&Telemetry>,
-) -> Read<Vec<Destination>> {
+) -> Read<Vec<DestinationConfig>> {
     let mut destinations = vec![default_destination(&mut table, defaults, telemetry)];
     for name in table.names() {
         destinations.push(further_destination(&mut table, defaults, name));
@@ -176,7 +187,7 @@ fn default_destination(
     export: &mut Table<'_>,
     defaults: &Map<String, Value>,
     telemetry: Option<&Telemetry>,
-) -> Read<Destination> {
+) -> Read<DestinationConfig> {
     let mut table = export.table(DEFAULT_DESTINATION)?;
     for (name, elsewhere) in
         [("endpoint", "telemetry.otlp_endpoint"), ("sampling_rate", "telemetry.otlp_sampling_rate")]
@@ -197,18 +208,15 @@ fn further_destination(
     export: &mut Table<'_>,
     defaults: &Map<String, Value>,
     name: String,
-) -> Read<Destination> {
-    let well_formed = (1..=NAME_CHARS_MAX).contains(&name.len())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+) -> Read<DestinationConfig> {
     let mut table = export.table(&name)?;
-    if !well_formed {
-        return Err(table.problems.note(format!(
-            "[{}]: a destination's name must be 1 to {NAME_CHARS_MAX} characters of a-z, 0-9, _ and -",
-            table.key("").trim_end_matches('.')
-        )));
+    if let Err(rule) = DestinationConfig::check_name(&name) {
+        let section = table.key("");
+        let section = section.trim_end_matches('.');
+        return Err(table.problems.note(format!("[{section}]: a destination's name {rule}")));
     }
-    let endpoint = table.get("endpoint", parsed(Endpoint::parse));
-    let sampling_rate = table.optional("sampling_rate", number(0.0..=1.0));
+    let endpoint = table.get("endpoint", parsed(endpoint));
+    let sampling_rate = table.optional("sampling_rate", number(DestinationConfig::SAMPLING_RATE));
     let place = endpoint.and_then(|endpoint| Ok((endpoint, sampling_rate?.unwrap_or(1.0))));
     destination(table, defaults, name, place)
 }
@@ -218,42 +226,54 @@ fn destination(
     defaults: &Map<String, Value>,
     name: String,
     place: Read<(Endpoint, f64)>,
-) -> Read<Destination> {
+) -> Read<DestinationConfig> {
     table.fill(defaults);
-    let timeout = table.get("timeout", duration(ms(10, HOUR_MS)));
+    let timeout = table.get("timeout", duration(DestinationConfig::TIMEOUT));
     let headers = headers::read(&mut table);
-    let compression = table.get("compression", parsed(compression));
-    let concurrency = table.get("concurrency", whole(1..=64));
+    let gzip = table.get("compression", parsed(gzip));
+    let concurrency = table.get("concurrency", whole(DestinationConfig::CONCURRENCY));
     let batch = table.table("batch").and_then(batch);
     let retry = table.table("retry").and_then(retry);
     table.finish();
     let (endpoint, sampling_rate) = place?;
-    Ok(Destination {
-        name,
-        endpoint,
-        sampling_rate,
+    let (batch, retry) = (batch?, retry?);
+    Ok(DestinationConfig {
         timeout: timeout?,
         headers: headers?,
-        compression: compression?,
+        gzip: gzip?,
+        sampling_rate,
+        min_batch_spans: batch.min_spans,
+        max_batch_spans: batch.max_spans,
+        max_batch_bytes: batch.max_bytes,
+        max_delay: batch.max_delay,
         concurrency: concurrency?,
-        batch: batch?,
-        retry: retry?,
+        backoff: Backoff { initial: retry.initial, cap: retry.max, ..Backoff::default() },
+        max_retries: retry.max_retries,
+        max_elapsed: retry.max_elapsed,
+        ..DestinationConfig::new(&name, &endpoint.to_string())
     })
 }
 
-fn compression(text: &str) -> Result<Compression, String> {
+fn gzip(text: &str) -> Result<bool, String> {
     match text {
-        "none" => Ok(Compression::None),
-        "gzip" => Ok(Compression::Gzip),
+        "none" => Ok(false),
+        "gzip" => Ok(true),
         _ => Err("must be \"none\" or \"gzip\"".into()),
     }
 }
 
+struct Batch {
+    min_spans: u64,
+    max_spans: u64,
+    max_bytes: usize,
+    max_delay: Duration,
+}
+
 fn batch(mut table: Table<'_>) -> Read<Batch> {
-    let min_spans = table.get("min_spans", whole(1..=1_000_000));
-    let max_spans = table.get("max_spans", whole(1..=1_000_000));
-    let max_bytes = table.get("max_bytes", bytes(KIB..=GIB));
-    let max_delay = table.get("max_delay", duration(ms(0, HOUR_MS)));
+    let min_spans = table.get("min_spans", whole(DestinationConfig::BATCH_SPANS));
+    let max_spans = table.get("max_spans", whole(DestinationConfig::BATCH_SPANS));
+    let max_bytes = table.get("max_bytes", bytes(DestinationConfig::BATCH_BYTES));
+    let max_delay = table.get("max_delay", duration(DestinationConfig::MAX_DELAY));
     let (min_key, max_key) = (table.key("min_spans"), table.key("max_spans"));
     let problems = table.problems;
     table.finish();
@@ -266,11 +286,18 @@ fn batch(mut table: Table<'_>) -> Read<Batch> {
     Ok(batch)
 }
 
+struct Retry {
+    initial: Duration,
+    max: Duration,
+    max_retries: Option<u32>,
+    max_elapsed: Option<Duration>,
+}
+
 fn retry(mut table: Table<'_>) -> Read<Retry> {
-    let initial = table.get("initial", duration(ms(1, HOUR_MS)));
-    let max = table.get("max", duration(ms(1, HOUR_MS)));
+    let initial = table.get("initial", duration(DestinationConfig::BACKOFF));
+    let max = table.get("max", duration(DestinationConfig::BACKOFF));
     let max_retries = table.optional("max_retries", whole(0..=u32::MAX));
-    let max_elapsed = table.optional("max_elapsed", duration(ms(10, 30 * 24 * HOUR_MS)));
+    let max_elapsed = table.optional("max_elapsed", duration(DestinationConfig::MAX_ELAPSED));
     let (initial_key, max_key) = (table.key("initial"), table.key("max"));
     let problems = table.problems;
     table.finish();

@@ -3,10 +3,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::HeaderMap;
+use nyx_telemetry::{
+    accept::ListenAddr,
+    export::{DestinationConfig, Endpoint},
+};
 use tracing::level_filters::LevelFilter;
-
-use super::address::{Endpoint, Listen};
 
 /// The whole configuration of the daemon, valid by construction.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +19,9 @@ pub struct Config {
     /// The span log.
     pub log: Log,
     /// The destinations: `default` first, the others by name. None when
-    /// [`Telemetry::span_export_enabled`] is false.
-    pub export: Vec<Destination>,
+    /// [`Telemetry::span_export_enabled`] is false. Their drain timeout is the daemon's matter: it follows from
+    /// [`Shutdown::timeout`].
+    pub export: Vec<DestinationConfig>,
     /// Threads.
     pub runtime: Runtime,
     /// The ordered stop.
@@ -39,7 +41,7 @@ pub struct Telemetry {
     pub otlp_endpoint: Endpoint,
     /// The share of traces that the destination `default` gets. Default 1; 0 to 1.
     pub otlp_sampling_rate: f64,
-    /// Whether the admin pages are served. Default true.
+    /// Whether RED metrics are kept and `/metrics` is served. Default true.
     pub prometheus_enabled: bool,
     /// The address of the admin pages. Default `127.0.0.1:9100`; port 0 takes any free one.
     pub prometheus_addr: SocketAddr,
@@ -71,8 +73,8 @@ pub struct Ingest {
 /// `[ingest.grpc]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcDoor {
-    /// Where the door listens. Default `127.0.0.1:14317`; empty is off.
-    pub listen: Listen,
+    /// Where the door listens; `None` is off. Default `127.0.0.1:14317`.
+    pub listen: Option<ListenAddr>,
 }
 
 /// `[ingest.in_process]`.
@@ -101,72 +103,11 @@ pub enum Durability {
     Memory,
 }
 
-/// One destination: `[export.NAME]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Destination {
-    /// Its name; 1 to 32 characters of `a-z`, `0-9`, `_` and `-`.
-    pub name: String,
-    /// Where it is. `default`: [`Telemetry::otlp_endpoint`]; the others: no default.
-    pub endpoint: Endpoint,
-    /// The share of traces that it gets; 0 to 1. `default`: [`Telemetry::otlp_sampling_rate`]; the
-    /// others: 1.
-    pub sampling_rate: f64,
-    /// How long one request may take until its answer. Default 10 s; 10 ms to 1 h.
-    pub timeout: Duration,
-    /// Headers of every request; at most 64. Default none. The values are marked as sensitive, so `Debug`
-    /// does not print them.
-    pub headers: HeaderMap,
-    /// How requests are packed. Default none.
-    pub compression: Compression,
-    /// Requests in flight at a time. Default 4; 1 to 64.
-    pub concurrency: usize,
-    /// The size of a request.
-    pub batch: Batch,
-    /// What happens when a request fails.
-    pub retry: Retry,
-}
-
-/// `export.NAME.compression`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// As it is.
-    None,
-    /// gzip.
-    Gzip,
-}
-
-/// `[export.NAME.batch]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// A batch goes out when so many spans wait. Default 512; 1 to [`Batch::max_spans`].
-    pub min_spans: u32,
-    /// Spans in a batch at most. Default 8,192; 1 to 1,000,000.
-    pub max_spans: u32,
-    /// Bytes in a batch at most, unless one span is larger. Default 3,670,016 (3.5 MiB); 1 KiB to 1 GiB.
-    pub max_bytes: usize,
-    /// A batch goes out, however small, when its oldest span has waited so long. Default 1 s; 0 to 1 h.
-    pub max_delay: Duration,
-}
-
-/// `[export.NAME.retry]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retry {
-    /// The wait before the first retry, which doubles with each failure. Default 100 ms; 1 ms to
-    /// [`Retry::max`].
-    pub initial: Duration,
-    /// The longest wait. Default 30 s; 1 ms to 1 h.
-    pub max: Duration,
-    /// Retries of a batch before it is given up. Default `None`: it never is; 0 to 4,294,967,295.
-    pub max_retries: Option<u32>,
-    /// The time from the first try of a batch until it is given up. Default `None`: it never is; 10 ms to
-    /// 30 days.
-    pub max_elapsed: Option<Duration>,
-}
-
 /// `[runtime]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
-    /// Threads for connections and their sockets. Default 0, one for each core; 0 to 256.
+    /// Threads for connections and their sockets. Default 0: one less than there are cores, at least one and at
+    /// most four; 0 to 256.
     pub io_threads: usize,
 }
 

@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     cli::DemoArgs,
-    config::{Config, Environment, Listen},
+    config::{Config, Environment},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
     run::{Daemon, Signals},
 };
@@ -64,7 +64,7 @@ async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Re
     let daemon = Daemon::start(config).await?;
     let mut signals = Signals::new()?;
     let Some(ListenAddr::Tcp(door)) = daemon.grpc else {
-        return Err(unavailable(format!("the door is {:?}, not a TCP address", Listen::Off)));
+        return Err(unavailable("the demo's door is not on a TCP address".to_owned()));
     };
     say(format_args!("metrics      http://{}/metrics", daemon.pages));
     say(format_args!("stats        http://{}/stats", daemon.pages));

@@ -2,11 +2,10 @@
 //! who connect wait in the socket's queue and are not refused.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    str::FromStr,
+    path::Path,
     sync::Arc,
 };
 
@@ -15,67 +14,12 @@ use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Accepted;
+use crate::address::ListenAddr;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// What the system takes for a Unix socket's path, in bytes.
-const UNIX_PATH_MAX: usize = 107;
 /// Read and write for the owner and the group.
 const UNIX_MODE: u32 = 0o660;
-
-/// Where to listen: `ip:port` (port 0: any free one) or `unix:/path`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddr {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-/// A text is no [`ListenAddr`].
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ListenAddrError {
-    /// Neither form.
-    #[error("listen address {0:?} is neither ip:port nor unix:/path")]
-    Form(String),
-    /// A path that depends on where the daemon was started.
-    #[error("listen address {0:?} names no absolute path")]
-    Relative(String),
-    /// A path that no socket can have.
-    #[error("listen address {addr:?} has a path of {bytes} bytes, the system takes {UNIX_PATH_MAX}")]
-    TooLong {
-        /// The address.
-        addr: String,
-        /// The path's length.
-        bytes: usize,
-    },
-}
-
-impl FromStr for ListenAddr {
-    type Err = ListenAddrError;
-
-    fn from_str(text: &str) -> Result<Self, ListenAddrError> {
-        let Some(path) = text.strip_prefix("unix:") else {
-            return text.parse().map(Self::Tcp).map_err(|_| ListenAddrError::Form(text.to_owned()));
-        };
-        if !path.starts_with('/') {
-            return Err(ListenAddrError::Relative(text.to_owned()));
-        }
-        if path.len() > UNIX_PATH_MAX {
-            return Err(ListenAddrError::TooLong { addr: text.to_owned(), bytes: path.len() });
-        }
-        Ok(Self::Unix(path.into()))
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
@@ -210,11 +154,9 @@ impl Drop for Bound {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    fn parse(text: &str) -> Result<ListenAddr, String> {
-        text.parse().map_err(|error: ListenAddrError| error.to_string())
-    }
+    use super::*;
 
     /// A path of this test's own, gone with the value.
     struct Scratch(PathBuf);
@@ -238,26 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_ip_and_port_or_the_path_of_a_unix_socket() {
-        for text in ["127.0.0.1:14317", "[::1]:0", "unix:/run/nyx/door.sock"] {
-            assert_eq!(parse(text).unwrap().to_string(), text);
-        }
-        let texts = [
-            ("localhost:14317", "listen address \"localhost:14317\" is neither ip:port nor unix:/path"),
-            ("14317", "listen address \"14317\" is neither ip:port nor unix:/path"),
-            ("unix:door.sock", "listen address \"unix:door.sock\" names no absolute path"),
-        ];
-        for (text, error) in texts {
-            assert_eq!(parse(text).unwrap_err(), error);
-        }
-        let long = format!("unix:/{}", "x".repeat(107));
-        let error = format!("listen address {long:?} has a path of 108 bytes, the system takes 107");
-        assert_eq!(parse(&long).unwrap_err(), error);
-    }
-
-    #[test]
     fn a_port_in_use_is_refused_by_name() {
-        let first = Listener::bind(&parse("127.0.0.1:0").unwrap()).unwrap();
+        let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let error = Listener::bind(first.addr()).unwrap_err();
         assert_eq!(error.why.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", first.addr())));

@@ -15,6 +15,7 @@ mod status;
 mod stream;
 mod unpack;
 
+pub use crate::address::{AddressError, ListenAddr};
 pub use acceptor::{Acceptor, HandOver, spread};
 pub use admission::{Admission, OverLimit, Reservation};
 pub use body::RequestLimits;
@@ -25,7 +26,7 @@ pub use in_process::{
     Connection, ConnectionId, ConnectionLimits, FlushError, InProcessConnection, Outbox, OutboxActor,
     OutboxConfig, Span, SpanBuilder, Status,
 };
-pub use listener::{ListenAddr, ListenAddrError, ListenError, Listener};
+pub use listener::{ListenError, Listener};
 pub use refusal::{Refusal, Retry};
 pub use socket::Accepted;
 pub use stream::{ConnectionCounts, Connections, Door, Open, Stop, StreamConnection};

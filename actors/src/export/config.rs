@@ -1,22 +1,30 @@
 //! Settings of a destination.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use thiserror::Error;
 
-use super::{backoff::Backoff, batch::Sampler, endpoint::Endpoint, grpc::TransportSettings, state::Settings};
+use super::{
+    backoff::Backoff,
+    batch::Sampler,
+    grpc::TransportSettings,
+    headers::{HeaderProblem, headers},
+    state::Settings,
+};
+use crate::address::Endpoint;
 
-/// A destination as it is configured. The defaults are those of `config/default.toml`.
+/// A destination as it is configured. The defaults are those of `config/default.toml`, the ranges the associated
+/// constants.
 #[derive(Clone, PartialEq)]
 pub struct DestinationConfig {
-    /// The destination's name on `/stats`, in metrics and in the log: 1 to 64 of `a-z A-Z 0-9 - _`.
+    /// The destination's name on `/stats`, in metrics and in the log: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`.
     pub name: String,
     /// Where it is: `http://host:port` or `unix:/path`.
     pub endpoint: String,
     /// Time for an attempt from connecting to the last byte of the answer; 10 s, from 10 ms to 10 min.
     pub timeout: Duration,
-    /// Headers of every request; none, at most 64 with 16 KiB in all. Values are secrets: they are never shown.
+    /// Headers of every request, as [`headers`] takes them; none. Values are secrets: they are never shown.
     pub headers: Vec<(String, String)>,
     /// Whether requests are compressed with gzip; false.
     pub gzip: bool,
@@ -38,9 +46,10 @@ pub struct DestinationConfig {
     /// Attempts after the first before a batch is given up, whatever was in the way except a destination that
     /// is blocked; none: it is never given up.
     pub max_retries: Option<u32>,
-    /// Time after its first attempt before a batch is given up, as for `max_retries`; none: never.
+    /// Time after its first attempt before a batch is given up, as for `max_retries`, from 10 ms to 30 days; none:
+    /// never.
     pub max_elapsed: Option<Duration>,
-    /// When the exporter is stopped, it goes on for this long to deliver what is there; 3 s, from 0 to 10 min. It is
+    /// When the exporter is stopped, it goes on for this long to deliver what is there; 3 s, from 0 to 1 h. It is
     /// to be shorter than its supervisor's patience. What remains stays in the log.
     pub drain_timeout: Duration,
 }
@@ -90,21 +99,32 @@ pub(super) struct Checked {
     pub(super) drain_timeout: Duration,
 }
 
-/// Headers that the transport writes itself, or that HTTP/2 does not have.
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-];
-const HEADERS_MAX: usize = 64;
-const HEADER_BYTES_MAX: usize = 16 * 1024;
+const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
+}
 
 impl DestinationConfig {
+    /// `timeout`: 10 ms to 10 min.
+    pub const TIMEOUT: RangeInclusive<Duration> = ms(10, 600_000);
+    /// `sampling_rate`: 0 to 1.
+    pub const SAMPLING_RATE: RangeInclusive<f64> = 0.0..=1.0;
+    /// `max_batch_spans`, and `min_batch_spans` up to that: 1 to 65,536 spans.
+    pub const BATCH_SPANS: RangeInclusive<u64> = 1..=65_536;
+    /// `max_batch_bytes`: 64 KiB to 64 MiB.
+    pub const BATCH_BYTES: RangeInclusive<usize> = 64 << 10..=64 << 20;
+    /// `max_delay`: 0 to 1 min.
+    pub const MAX_DELAY: RangeInclusive<Duration> = ms(0, 60_000);
+    /// `concurrency`: 1 to 64 requests.
+    pub const CONCURRENCY: RangeInclusive<usize> = 1..=64;
+    /// `backoff.cap`, and `backoff.initial` up to that: 1 ms to 1 h.
+    pub const BACKOFF: RangeInclusive<Duration> = ms(1, 3_600_000);
+    /// `backoff.factor`: 1 to 10.
+    pub const BACKOFF_FACTOR: RangeInclusive<f64> = 1.0..=10.0;
+    /// `max_elapsed`: 10 ms to 30 days.
+    pub const MAX_ELAPSED: RangeInclusive<Duration> = ms(10, 30 * 24 * 3_600_000);
+    /// `drain_timeout`: 0 to 1 h.
+    pub const DRAIN_TIMEOUT: RangeInclusive<Duration> = ms(0, 3_600_000);
+
     /// A destination with the default settings.
     pub fn new(name: &str, endpoint: &str) -> Self {
         Self {
@@ -126,6 +146,17 @@ impl DestinationConfig {
         }
     }
 
+    /// Whether a destination may have this name: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`. It is a label of
+    /// metrics and a part of variables' names.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn check_name(name: &str) -> Result<(), &'static str> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        let holds = (1..=32).contains(&name.len()) && name.chars().all(allowed);
+        if holds { Ok(()) } else { Err("must be 1 to 32 characters of a-z, 0-9, _ and -") }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -136,30 +167,35 @@ impl DestinationConfig {
 
     pub(super) fn check(&self) -> Result<Checked, DestinationConfigError> {
         let mut problems = Problems::default();
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        problems.unless(
-            (1..=64).contains(&self.name.len()) && self.name.chars().all(allowed),
-            "name",
-            || format!("{:?} is not 1 to 64 of a-z A-Z 0-9 - _", self.name),
-        );
+        if let Err(rule) = Self::check_name(&self.name) {
+            problems.add("name", format!("{:?} {rule}", self.name));
+        }
         let endpoint = Endpoint::parse(&self.endpoint);
         if let Err(error) = &endpoint {
             problems.add("endpoint", error.to_string());
         }
-        let headers = self.headers(&mut problems);
-        let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        problems.within("timeout", Shown(self.timeout), Shown(ms(10)), Shown(s(600)));
-        problems.within("sampling_rate", self.sampling_rate, 0.0, 1.0);
-        problems.within("max_batch_spans", self.max_batch_spans, 1, 65_536);
-        problems.within("min_batch_spans", self.min_batch_spans, 1, self.max_batch_spans);
-        problems.within("max_batch_bytes", self.max_batch_bytes, 64 << 10, 64 << 20);
-        problems.within("max_delay", Shown(self.max_delay), Shown(s(0)), Shown(s(60)));
-        problems.within("concurrency", self.concurrency, 1, 64);
-        problems.within("drain_timeout", Shown(self.drain_timeout), Shown(s(0)), Shown(s(600)));
+        let headers = headers(&self.headers).unwrap_or_else(|wrong| {
+            let message =
+                |problem: HeaderProblem| Problem { setting: "headers", message: problem.to_string() };
+            problems.0.extend(wrong.into_iter().map(message));
+            HeaderMap::new()
+        });
+        problems.within("timeout", self.timeout, Self::TIMEOUT);
+        problems.within("sampling_rate", self.sampling_rate, Self::SAMPLING_RATE);
+        problems.within("max_batch_spans", self.max_batch_spans, Self::BATCH_SPANS);
+        let min_batch_spans = *Self::BATCH_SPANS.start()..=self.max_batch_spans;
+        problems.within("min_batch_spans", self.min_batch_spans, min_batch_spans);
+        problems.within("max_batch_bytes", self.max_batch_bytes, Self::BATCH_BYTES);
+        problems.within("max_delay", self.max_delay, Self::MAX_DELAY);
+        problems.within("concurrency", self.concurrency, Self::CONCURRENCY);
         let Backoff { initial, factor, cap } = self.backoff;
-        problems.within("backoff.cap", Shown(cap), Shown(ms(1)), Shown(s(3600)));
-        problems.within("backoff.initial", Shown(initial), Shown(ms(1)), Shown(cap));
-        problems.within("backoff.factor", factor, 1.0, 10.0);
+        problems.within("backoff.cap", cap, Self::BACKOFF);
+        problems.within("backoff.initial", initial, *Self::BACKOFF.start()..=cap);
+        problems.within("backoff.factor", factor, Self::BACKOFF_FACTOR);
+        if let Some(max_elapsed) = self.max_elapsed {
+            problems.within("max_elapsed", max_elapsed, Self::MAX_ELAPSED);
+        }
+        problems.within("drain_timeout", self.drain_timeout, Self::DRAIN_TIMEOUT);
         let machine = Settings {
             concurrency: self.concurrency,
             min_batch: self.min_batch_spans,
@@ -180,35 +216,6 @@ impl DestinationConfig {
             _ => Err(DestinationConfigError { name: self.name.clone(), problems: problems.0 }),
         }
     }
-
-    fn headers(&self, problems: &mut Problems) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let bytes: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if self.headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
-            let count = self.headers.len();
-            problems.add("headers", format!("{count} headers with {bytes} bytes are over the limit of {HEADERS_MAX} headers with {HEADER_BYTES_MAX} bytes"));
-            return headers;
-        }
-        for (name, value) in &self.headers {
-            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-                problems.add("headers", format!("{name:?} is no header's name"));
-                continue;
-            };
-            if RESERVED.contains(&header.as_str()) || header.as_str().starts_with("grpc-") {
-                problems.add("headers", format!("{name:?} is written by the transport itself"));
-                continue;
-            }
-            match HeaderValue::from_str(value) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    headers.append(header, value);
-                }
-                Err(_) => problems
-                    .add("headers", format!("the value of {name:?} has characters that no header takes")),
-            }
-        }
-        headers
-    }
 }
 
 #[derive(Default)]
@@ -219,25 +226,17 @@ impl Problems {
         self.0.push(Problem { setting, message });
     }
 
-    fn unless(&mut self, holds: bool, setting: &'static str, message: impl FnOnce() -> String) {
-        if !holds {
-            self.add(setting, message());
+    /// Values print as in code, so that a duration has its unit.
+    fn within<T: PartialOrd + fmt::Debug>(
+        &mut self,
+        setting: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
+        if !range.contains(&value) {
+            let (min, max) = range.into_inner();
+            self.add(setting, format!("{value:?} is not within {min:?} and {max:?}"));
         }
-    }
-
-    fn within<T: PartialOrd + fmt::Display>(&mut self, setting: &'static str, value: T, min: T, max: T) {
-        let holds = min <= value && value <= max;
-        self.unless(holds, setting, || format!("{value} is not within {min} and {max}"));
-    }
-}
-
-/// A duration as an operator writes it.
-#[derive(PartialEq, PartialOrd)]
-struct Shown(Duration);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
     }
 }
 
@@ -258,24 +257,18 @@ mod tests {
             min_batch_spans: 9000,
             concurrency: 0,
             backoff: Backoff { initial: Duration::from_secs(60), ..Backoff::default() },
-            headers: vec![
-                ("x tenant".to_owned(), "a".to_owned()),
-                ("TE".to_owned(), "b".to_owned()),
-                ("authorization".to_owned(), "sec\nret".to_owned()),
-            ],
+            headers: vec![("x tenant".to_owned(), "a".to_owned())],
             ..DestinationConfig::new("", "https://host:1")
         };
         let error = config.validate().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "destination \"\": name: \"\" is not 1 to 64 of a-z A-Z 0-9 - _; \
-             endpoint: endpoint \"https://host:1\" asks for TLS, which this version does not speak yet; \
-             allowed are http://host:port and unix:/path; \
-             headers: \"x tenant\" is no header's name; \
-             headers: \"TE\" is written by the transport itself; \
-             headers: the value of \"authorization\" has characters that no header takes; \
+            "destination \"\": name: \"\" must be 1 to 32 characters of a-z, 0-9, _ and -; \
+             endpoint: \"https://host:1\" asks for TLS, which is not part of this version: \
+             must be http://host:port or unix:/path; \
+             headers: \"x tenant\" must be named as an HTTP header is; \
              timeout: 0ns is not within 10ms and 600s; \
-             sampling_rate: NaN is not within 0 and 1; \
+             sampling_rate: NaN is not within 0.0 and 1.0; \
              min_batch_spans: 9000 is not within 1 and 8192; \
              concurrency: 0 is not within 1 and 64; \
              backoff.initial: 60s is not within 1ms and 30s"

@@ -66,8 +66,8 @@ fn what_the_built_in_file_shows_as_comments_can_be_turned_on() {
         .map(|line| line.strip_prefix('#').filter(|code| !code.starts_with(' ')).unwrap_or(line))
         .collect();
     let config = loaded(&[&uncommented.join("\n")], &[]);
-    assert_eq!(config.export[0].retry.max_retries, Some(10));
-    assert_eq!(config.export[0].retry.max_elapsed, Some(std::time::Duration::from_secs(3_600)));
+    assert_eq!(config.export[0].max_retries, Some(10));
+    assert_eq!(config.export[0].max_elapsed, Some(std::time::Duration::from_secs(3_600)));
     assert_eq!(config.export[1].name, "archive");
 }
 
@@ -91,7 +91,7 @@ fn the_examples_mean_what_their_comments_say() {
     let shares: Vec<_> = two.export.iter().map(|d| (d.name.as_str(), d.sampling_rate)).collect();
     assert_eq!(shares, [("default", 1.0), ("archive", 0.1)]);
     let node = loaded(&[include_str!("../../../config/examples/nyx-node.toml")], &[]);
-    assert_eq!(node.ingest.grpc.listen.to_string(), "unix:/run/nyx/otlp.sock");
+    assert_eq!(node.ingest.grpc.listen.unwrap().to_string(), "unix:/run/nyx/otlp.sock");
     let metrics = loaded(&[include_str!("../../../config/examples/metrics-only.toml")], &[]);
     assert_eq!(metrics.export, []);
 }

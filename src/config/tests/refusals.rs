@@ -10,9 +10,8 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
     let whole = |from: u32, to: u32| format!("must be a whole number from {from} to {to}");
     let endpoint = "must be http://host:port or unix:/path".to_owned();
     let listen =
-        "must be an IP address and port such as 127.0.0.1:14317, unix:/path, or empty for off".to_owned();
+        "must be an IP address and port such as 127.0.0.1:14317, or unix:/path; empty is off".to_owned();
     let address = "must be an IP address and port such as 127.0.0.1:9100".to_owned();
-    let million = whole(1, 1_000_000);
     let cases: &[(&str, &str, String)] = &[
         ("telemetry.service_name", "\"\"", "must be a text of 1 to 255 bytes".into()),
         ("telemetry.service_name", "7", "must be a text of 1 to 255 bytes".into()),
@@ -20,8 +19,7 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         (
             "telemetry.otlp_endpoint",
             "\"https://collector:4317\"",
-            "https:// is known, but TLS is not part of this version: must be http://host:port or unix:/path"
-                .into(),
+            "asks for TLS, which is not part of this version: must be http://host:port or unix:/path".into(),
         ),
         ("telemetry.otlp_sampling_rate", "1.5", "must be a number from 0 to 1".into()),
         ("telemetry.otlp_sampling_rate", "-1", "must be a number from 0 to 1".into()),
@@ -36,13 +34,17 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("ingest.max_in_flight_bytes", "\"64 MB\"", size("65536", "68719476736")),
         ("ingest.max_request_bytes", "\"2GiB\"", size("1024", "1073741824")),
         ("ingest.max_request_bytes", "-1", size("1024", "1073741824")),
-        ("ingest.max_connections", "0", million.clone()),
+        ("ingest.max_connections", "0", whole(1, 1_000_000)),
         ("ingest.body_timeout", "30", DURATION.into()),
         ("ingest.commit_timeout", "\"9ms\"", DURATION.into()),
         ("ingest.grpc.listen", "\"localhost:14317\"", listen.clone()),
         ("ingest.grpc.listen", "\"14317\"", listen),
         ("ingest.grpc.listen", "14317", "must be a text".into()),
-        ("ingest.grpc.listen", "\"unix:nyx.sock\"", "must be unix: and the absolute path of a socket".into()),
+        (
+            "ingest.grpc.listen",
+            "\"unix:nyx.sock\"",
+            "must be unix: and the absolute path of a socket; empty is off".into(),
+        ),
         (
             "ingest.http.listen",
             "\"127.0.0.1:14318\"",
@@ -54,16 +56,16 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("log.durability", "\"disk\"", "must be \"memory\"".into()),
         ("log.memory_max_bytes", "1.5", size("1048576", "68719476736")),
         ("log.dir", "false", "must be a text of 0 to 4095 bytes".into()),
-        ("export.default.timeout", "\"2h\"", "must be a duration from 10ms to 1h, such as \"10s\"".into()),
+        ("export.default.timeout", "\"11m\"", "must be a duration from 10ms to 10m, such as \"10s\"".into()),
         ("export.default.compression", "\"zstd\"", "must be \"none\" or \"gzip\"".into()),
         ("export.default.concurrency", "65", whole(1, 64)),
-        ("export.default.batch.min_spans", "0", million.clone()),
-        ("export.default.batch.max_spans", "1000001", million),
-        ("export.default.batch.max_bytes", "1023", size("1024", "1073741824")),
+        ("export.default.batch.min_spans", "0", whole(1, 65_536)),
+        ("export.default.batch.max_spans", "65537", whole(1, 65_536)),
+        ("export.default.batch.max_bytes", "65535", size("65536", "67108864")),
         (
             "export.default.batch.max_delay",
             "\"soon\"",
-            "must be a duration from 0s to 1h, such as \"10s\"".into(),
+            "must be a duration from 0s to 1m, such as \"10s\"".into(),
         ),
         (
             "export.default.retry.initial",
@@ -103,8 +105,8 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
     );
     assert_eq!(
         variable_refused("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317"),
-        "telemetry.otlp_endpoint is \"https://c:4317\" (variable OTEL_EXPORTER_OTLP_ENDPOINT): https:// is known, \
-         but TLS is not part of this version: must be http://host:port or unix:/path"
+        "telemetry.otlp_endpoint is \"https://c:4317\" (variable OTEL_EXPORTER_OTLP_ENDPOINT): asks for TLS, \
+         which is not part of this version: must be http://host:port or unix:/path"
     );
     assert_eq!(
         variable_refused("NYX__EXPORT__DEFAULT__CONCURRENCY", ""),
@@ -235,9 +237,9 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     let key = "export.default.headers";
     for (headers, problem) in [
         ("{ \"a b\" = \"hush\" }", "a b: must be named as an HTTP header is"),
-        ("{ te = \"hush\" }", "te: is set by OTLP/gRPC itself: must not be set"),
-        ("{ grpc-timeout = \"hush\" }", "grpc-timeout: is set by OTLP/gRPC itself: must not be set"),
-        ("{ x-bin = \"hush\" }", "x-bin: binary headers (-bin) cannot be set"),
+        ("{ te = \"hush\" }", "te: is set by OTLP over gRPC itself: must not be set"),
+        ("{ grpc-timeout = \"hush\" }", "grpc-timeout: is set by OTLP over gRPC itself: must not be set"),
+        ("{ x-bin = \"hush\" }", "x-bin: is binary (-bin): cannot be set"),
         (
             "{ x = \"hush\\n\" }",
             "x: must have a value of printable ASCII characters (the value is not shown)",
@@ -255,7 +257,7 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     let many: Vec<String> = (0..65).map(|n| format!("h{n} = \"\"")).collect();
     assert_eq!(
         refused(&format!("{key} = {{ {} }}", many.join(", "))),
-        format!("{key}: has 65 headers: must have at most 64")
+        format!("{key}: has 65 headers of 185 bytes: must have at most 64 of 16384")
     );
 }
 

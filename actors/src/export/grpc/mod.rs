@@ -33,10 +33,8 @@ use self::{
     answer::{chain, failed},
     body::RequestBody,
 };
-use super::{
-    endpoint::Endpoint,
-    verdict::{Failure, Outcome},
-};
+use super::verdict::{Failure, Outcome};
+use crate::address::Endpoint;
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const USER_AGENT: &str =
