@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    ffi::OsStr,
     fmt,
     panic::{self, AssertUnwindSafe},
     sync::Once,
@@ -138,28 +139,37 @@ fn swap_frame(frame: Option<Frame>) -> Option<Frame> {
         .flatten()
 }
 
-fn with_frame(change: impl FnOnce(&mut Frame)) {
-    let _ending = FRAME.try_with(|slot| {
-        if let Ok(mut slot) = slot.try_borrow_mut()
-            && let Some(frame) = slot.as_mut()
-        {
+/// Whether there was a frame to change.
+fn with_frame(change: impl FnOnce(&mut Frame)) -> bool {
+    let changed = FRAME.try_with(|slot| match slot.try_borrow_mut().ok().as_deref_mut() {
+        Some(Some(frame)) => {
             change(frame);
+            true
         }
+        Some(None) | None => false,
     });
+    changed.unwrap_or(false)
 }
 
-/// One hook for the process. It only notes the location of a watched panic; then it calls the hook
-/// that was there before.
+/// One hook for the process. It notes the location of a watched panic, whose record is the supervisor's log
+/// line. The hook that was there before is called for any other panic, and where a backtrace is asked for.
 fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous = panic::take_hook();
+        let backtrace = asks_for_backtrace(std::env::var_os("RUST_BACKTRACE").as_deref());
         panic::set_hook(Box::new(move |info| {
             let location = info.location().map(ToString::to_string);
-            with_frame(|frame| frame.location = location);
-            previous(info);
+            let watched = with_frame(|frame| frame.location = location);
+            if backtrace || !watched {
+                previous(info);
+            }
         }));
     });
+}
+
+fn asks_for_backtrace(rust_backtrace: Option<&OsStr>) -> bool {
+    rust_backtrace.is_some_and(|value| value != "0")
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> String {
@@ -221,6 +231,12 @@ mod tests {
         let failure = watched.result.unwrap_err();
         assert_eq!(failure.message, "number 7");
         assert_eq!(failure.location, Some(format!("{}:{line}:32", file!())));
+    }
+
+    #[test]
+    fn a_watched_panic_prints_where_a_backtrace_is_asked_for() {
+        let asked = |value: Option<&str>| asks_for_backtrace(value.map(OsStr::new));
+        assert_eq!([None, Some("0"), Some("1"), Some("full")].map(asked), [false, false, true, true]);
     }
 
     #[test]
