@@ -10,13 +10,15 @@ use crate::{
     exit::{CONFIG, Failure},
 };
 
-/// What is written: `RUST_LOG`, if it is set and not empty, else `level`.
+/// What is written: `RUST_LOG`, if it is set and not empty, else `level`. At `info` the page server's own start and
+/// stop are left out: ours say the same.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be read.
 pub fn filter(level: LevelFilter, environment: &Environment) -> Result<EnvFilter, Failure> {
     let rust_log = environment.text("RUST_LOG").map_err(|problem| Failure::new(CONFIG, problem))?;
     match rust_log.filter(|directives| !directives.is_empty()) {
+        None if level == LevelFilter::INFO => Ok(EnvFilter::new("info,actix_server=warn")),
         None => Ok(EnvFilter::default().add_directive(level.into())),
         Some(directives) => EnvFilter::try_new(directives).map_err(|_| {
             let rule = "must be filter directives, such as warn or nyx_telemetry=debug";
@@ -46,8 +48,12 @@ mod tests {
     use super::*;
 
     fn filter_with(rust_log: &str) -> Result<String, String> {
+        filter_at(LevelFilter::WARN, rust_log)
+    }
+
+    fn filter_at(level: LevelFilter, rust_log: &str) -> Result<String, String> {
         let environment = Environment::new([("RUST_LOG", rust_log)], false);
-        let filter = filter(LevelFilter::WARN, &environment);
+        let filter = filter(level, &environment);
         filter.map(|filter| filter.to_string()).map_err(|failure| failure.message)
     }
 
@@ -55,6 +61,13 @@ mod tests {
     fn the_configured_level_holds_unless_rust_log_is_set() {
         assert_eq!(filter_with(""), Ok("warn".into()));
         assert_eq!(filter_with("nyx_telemetry=debug"), Ok("nyx_telemetry=debug".into()));
+    }
+
+    #[test]
+    fn the_page_server_is_quiet_at_info_and_nowhere_else() {
+        assert_eq!(filter_at(LevelFilter::INFO, ""), Ok("actix_server=warn,info".into()));
+        assert_eq!(filter_at(LevelFilter::DEBUG, ""), Ok("debug".into()));
+        assert_eq!(filter_at(LevelFilter::INFO, "info"), Ok("info".into()));
     }
 
     #[test]

@@ -21,10 +21,7 @@ use thiserror::Error;
 
 pub use self::{
     environment::Environment,
-    settings::{
-        Config, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry,
-        Tracing,
-    },
+    settings::{Config, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing},
 };
 use self::{
     layers::Layer,

@@ -8,6 +8,7 @@ use config::{Map, Value};
 use nyx_telemetry::{
     accept::{AddressError, ListenAddr},
     export::{Backoff, DestinationConfig, Endpoint},
+    log::Durability,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -15,10 +16,7 @@ use super::{
     environment::Environment,
     headers,
     read::{Noted, Read, Table, address, bytes, duration, flag, number, origin, parsed, text, whole},
-    settings::{
-        Config, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry,
-        Tracing,
-    },
+    settings::{Config, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing},
 };
 
 const KIB: usize = 1 << 10;

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use nyx_telemetry::{
     accept::ListenAddr,
     export::{DestinationConfig, Endpoint},
+    log::Durability,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -92,15 +93,8 @@ pub struct Log {
     /// Bytes of spans held in memory. Default 256 MiB; 1 MiB to 64 GiB.
     pub memory_max_bytes: usize,
     /// The folder of the log's files, resolved: `$STATE_DIRECTORY`, else `/var/lib/nyx` for root, else
-    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`. Nothing is written in the form in memory.
+    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`. Not used yet: the form in memory writes nothing.
     pub dir: PathBuf,
-}
-
-/// `log.durability`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Held in memory: survives the crash of an actor, not of the process.
-    Memory,
 }
 
 /// `[runtime]`.

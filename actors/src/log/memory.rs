@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
-    GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, RejectReason, SpanLog,
+    Durability, GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, RejectReason,
+    SpanLog,
 };
 
 /// A batch below this many bytes is copied into a shared chunk: it came in a network buffer that is
@@ -231,6 +232,7 @@ impl SpanLog for MemoryLog {
     fn stats(&self) -> LogStats {
         let state = self.state.lock();
         LogStats {
+            durability: Durability::Memory,
             start: state.start(),
             end: state.end,
             records: state.records.len(),

@@ -155,9 +155,20 @@ pub enum ReadError {
     },
 }
 
+/// What an acknowledged span survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The crash of an actor, not the end of the process: it is held in memory.
+    #[default]
+    Memory,
+}
+
 /// What the log holds, for `/stats` and `/metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LogStats {
+    /// What an acknowledged span survives.
+    pub durability: Durability,
     /// The first ordinal held.
     pub start: Ordinal,
     /// The ordinal behind the last span.

@@ -18,7 +18,7 @@
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     child::{Definition, Event, Stop},
@@ -220,7 +220,11 @@ impl Node {
             slot.state = State::Up { run, since: Instant::now() };
             slot.gated = false;
             slot.child.vital().set_state(ChildState::Running);
-            info!(child = slot.name(), incarnation, "ready");
+            // The first is as expected; a later one ends what a warning began.
+            match incarnation {
+                1 => debug!(child = slot.name(), incarnation, "ready"),
+                _ => info!(child = slot.name(), incarnation, "ready again"),
+            }
         }
     }
 
@@ -430,7 +434,7 @@ impl Node {
                     slot.start(index, &self.events)
                 }
             };
-            info!(child = slot.name(), "stopping");
+            debug!(child = slot.name(), "stopping");
             run.stop(how, overall);
             slot.child.vital().set_state(ChildState::Stopping);
             slot.state = State::Stopping { run, deadline: after(now, slot.policy().stop_deadline) };

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, sync::Arc};
 
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{
     child::{Definition, Event, Incarnation, Policy, Report, Stop},
@@ -105,7 +105,7 @@ impl Slot {
 
     /// It stopped as it was told to.
     pub(super) fn stopped(&mut self, how: Stop, report: Option<&RefCell<ShutdownReport>>) {
-        info!(child = self.name(), "stopped");
+        debug!(child = self.name(), "stopped");
         self.halt = None;
         if how == Stop::Drain {
             return self.bury(report);

@@ -2,13 +2,14 @@ use std::{path::Path, time::Duration};
 
 use nyx_telemetry::{
     export::{DestinationConfig, Endpoint},
+    log::Durability,
     tree::TreeConfig,
 };
 use tracing::level_filters::LevelFilter;
 
 use super::{load, loaded};
 use crate::config::{
-    Config, Durability, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
+    Config, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
 };
 
 fn local_collector() -> Endpoint {
