@@ -103,7 +103,8 @@ impl Actor for AdminPages {
 async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> HttpResponse {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if !observed.is_measured() {
-        return HttpResponse::NotFound().body("telemetry.prometheus_enabled is false\n");
+        const WHY: &str = "telemetry.prometheus_enabled is false: no metrics are kept\n";
+        return HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(WHY);
     }
     let format = Format::negotiate(accept);
     let page = format.encode(&observed.families());

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nyx_telemetry::{
-    accept::{ListenAddr, Listener, RequestLimits},
+    accept::{ListenAddr, ListenError, Listener, RequestLimits},
     export::DestinationConfig,
     supervise::{ChildSpec, ShutdownReport, StartError},
     tree::{Running, Tree, TreeConfig},
@@ -101,7 +101,7 @@ impl Daemon {
             .await
             .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
         let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = door, pages = %pages, "ready");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = %door, pages = %pages, "ready");
         Ok(Self { tree, pages, grpc })
     }
 
@@ -118,7 +118,7 @@ impl Daemon {
         if report.is_clean() && left == 0 {
             tracing::info!("stopped");
         } else {
-            let given_up = report.given_up.join(", ");
+            let given_up = (!report.given_up.is_empty()).then(|| report.given_up.join(", "));
             tracing::warn!(
                 spans_not_delivered = left,
                 messages_abandoned = report.abandoned,
@@ -132,8 +132,9 @@ impl Daemon {
 
 fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
     let bind = |address: &ListenAddr| {
-        Listener::bind(address)
-            .map_err(|error| Failure::new(UNAVAILABLE, format!("{error} (ingest.grpc.listen)")))
+        Listener::bind(address).map_err(|ListenError { addr, why }| {
+            Failure::new(UNAVAILABLE, format!("cannot listen on {addr} (ingest.grpc.listen): {why}"))
+        })
     };
     let drain_timeout = drain_timeout(config);
     let drained =

@@ -76,6 +76,26 @@ fn a_rust_log_that_cannot_be_read_exits_78() {
 }
 
 #[test]
+fn an_address_in_use_exits_69_and_names_its_key() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (key, variables) in [
+        (
+            "ingest.grpc.listen",
+            [("NYX__INGEST__GRPC__LISTEN", &*taken), ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0")],
+        ),
+        (
+            "telemetry.prometheus_addr",
+            [("NYX__INGEST__GRPC__LISTEN", ""), ("NYX__TELEMETRY__PROMETHEUS_ADDR", &*taken)],
+        ),
+    ] {
+        let expected =
+            format!("nyx-daemon: cannot listen on {taken} ({key}): Address already in use (os error 98)\n");
+        assert_eq!(nyx_daemon(&["run"], &variables), (Some(69), String::new(), expected));
+    }
+}
+
+#[test]
 fn a_bad_command_line_exits_64() {
     for args in [&["--confg", "x"][..], &["start"], &["validate", "--config"], &["demo", "--rate", "0"]] {
         let (status, stdout, stderr) = nyx_daemon(args, &[]);
