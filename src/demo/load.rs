@@ -19,7 +19,10 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span as WireSpan},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 
 /// What the slow spans take of the time between two spans, on average, in seconds.
 const SLOW_SHARE: f64 = 0.2 / 50.0;
@@ -29,7 +32,8 @@ const REMOTE_BATCH: usize = 20;
 /// The load on its own thread and runtime, as an application would be.
 pub(super) struct Load {
     stop: watch::Sender<bool>,
-    thread: Option<thread::JoinHandle<()>>,
+    /// Ends with the load's thread.
+    ended: oneshot::Receiver<()>,
 }
 
 /// What to simulate.
@@ -47,8 +51,10 @@ impl Load {
     /// Starts it.
     pub(super) fn start(in_process: InProcess, shape: Shape) -> std::io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
+        let (running, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = thread::Builder::new().name("demo-load".to_owned()).spawn(move || {
+        thread::Builder::new().name("demo-load".to_owned()).spawn(move || {
+            let _running: oneshot::Sender<()> = running;
             runtime.block_on(async {
                 let peers = (0..shape.connections as u64).map(|seed| {
                     Peer {
@@ -62,21 +68,14 @@ impl Load {
                 tokio::join!(join_all(peers), remote(shape, stopped.clone()));
             });
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, ended })
     }
 
-    /// Stops it, and waits until its connections are closed.
-    pub(super) fn stop(&mut self) {
+    /// Stops it, and waits until its connections are closed. Its last request may still need an answer of the actors on
+    /// this thread, so this thread must not block.
+    pub(super) async fn stop(self) {
         let _gone = self.stop.send(true);
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
-        }
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop();
+        let _ended = self.ended.await;
     }
 }
 

@@ -77,7 +77,7 @@ async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Re
     ));
 
     let shape = Shape { connections: CONNECTIONS, spans_per_second: f64::from(args.rate), door };
-    let mut load = Load::start(daemon.tree.in_process().clone(), shape).map_err(unavailable)?;
+    let load = Load::start(daemon.tree.in_process().clone(), shape).map_err(unavailable)?;
     let observed = daemon.tree.observed();
     let begun = Instant::now();
     let end = args.seconds.map(|seconds| begun + Duration::from_secs(seconds.get()));
@@ -100,7 +100,9 @@ async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Re
     live.line(observed);
 
     say("\nending: connections close, the last spans are delivered");
-    load.stop();
+    if timeout(DRAIN, load.stop()).await.is_err() {
+        say("its connections did not close in time");
+    }
     let flushed = timeout(DRAIN, daemon.tree.in_process().flush()).await;
     daemon.stop(DRAIN, &mut signals).await;
     let stats = observed.stats();
