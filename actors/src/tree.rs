@@ -36,7 +36,7 @@ use crate::{
     observe::{Observed, ObservedDestination, ObservedDoor},
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
-        ShutdownReport, StartError, Strategy, Supervisor, TreeError,
+        ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError,
     },
 };
 
@@ -44,6 +44,8 @@ use crate::{
 const IO_THREADS_MAX: usize = 4;
 /// Messages that wait for the collector at most; a connection waits for room, or refuses.
 const COLLECTOR_INBOX: usize = 1_024;
+/// The set of all connections.
+const CONNECTIONS: &str = "connections";
 
 /// What a tree is made of.
 #[derive(Debug, Clone)]
@@ -105,7 +107,6 @@ pub struct Tree {
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
-    collector: ActorRef<SpanCollector>,
 }
 
 impl Tree {
@@ -185,7 +186,7 @@ impl Tree {
 
         io.push(first);
 
-        let connections = supervisor.dynamic(DynamicSpec::new("connections", config.max_connections));
+        let connections = supervisor.dynamic(DynamicSpec::new(CONNECTIONS, config.max_connections));
         let in_process = InProcess {
             shards: Arc::new(shards),
             next: Arc::default(),
@@ -227,7 +228,7 @@ impl Tree {
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
         let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red));
-        Self { supervisor, observed, in_process, io, collector }
+        Self { supervisor, observed, in_process, io }
     }
 
     /// What can be seen of the tree; valid before it starts and after it stopped.
@@ -251,13 +252,7 @@ impl Tree {
     pub async fn start(self) -> Result<Running, TreeError> {
         let tree = self.supervisor.start().await?;
         self.observed.started(tree.monitor());
-        Ok(Running {
-            tree,
-            observed: self.observed,
-            in_process: self.in_process,
-            io: self.io,
-            collector: self.collector,
-        })
+        Ok(Running { tree, observed: self.observed, in_process: self.in_process, io: self.io })
     }
 }
 
@@ -336,7 +331,6 @@ pub struct Running {
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
-    collector: ActorRef<SpanCollector>,
 }
 
 impl Running {
@@ -350,9 +344,19 @@ impl Running {
         &self.in_process
     }
 
-    /// The collector: a program that demonstrates or tests supervision crashes it.
-    pub fn collector(&self) -> &ActorRef<SpanCollector> {
-        &self.collector
+    /// Makes a child panic, for demonstrations and tests of what a crash does: the actor of this name, when
+    /// the messages before have been handled, or of the connections the oldest.
+    ///
+    /// # Errors
+    /// [`TrySendError`] where its inbox is full or closed, or there is no such child.
+    pub fn crash(&self, name: &str, why: &'static str) -> Result<(), TrySendError<()>> {
+        if name != CONNECTIONS {
+            return self.tree.monitor().crash(name, why);
+        }
+        match self.in_process.children.crash_oldest(why) {
+            true => Ok(()),
+            false => Err(TrySendError::Closed(())),
+        }
     }
 
     /// Waits until the root gives up.

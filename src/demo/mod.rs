@@ -116,7 +116,7 @@ async fn crash_collector(daemon: &Daemon) {
     let before = collector().map_or(0, |record| record.incarnation);
     say("\n*** crashing the SpanCollector on purpose ***");
     let asked = Instant::now();
-    if daemon.tree.collector().crash("crashed by the demo, on purpose").is_err() {
+    if daemon.tree.crash("collector", "crashed by the demo, on purpose").is_err() {
         return say("*** its inbox is full: not this time ***");
     }
     let mut look = interval(Duration::from_millis(2));

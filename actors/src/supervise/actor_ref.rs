@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     errors::{AskError, Closed, TrySendError},
-    inbox::Inbox,
+    inbox::{Gate, Inbox},
     settings::after,
 };
 

@@ -125,6 +125,18 @@ impl DynamicRef {
         self.set.state.lock().live
     }
 
+    /// Makes the oldest child panic with this text: for tests of what a crash does. False where there is none.
+    pub fn crash_oldest(&self, why: &'static str) -> bool {
+        let oldest = {
+            let state = self.set.state.lock();
+            state.lives.iter().min_by_key(|(id, _)| **id).map(|(_, life)| Arc::clone(life))
+        };
+        oldest.is_some_and(|life| {
+            life.crash(why);
+            true
+        })
+    }
+
     /// What the set counted.
     pub fn counts(&self) -> DynamicCounts {
         self.set.vital.record().dynamic.unwrap_or_default()

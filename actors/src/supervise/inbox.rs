@@ -182,18 +182,6 @@ impl<A: Actor<Context = Context<A>>> Inbox<A> {
         }
     }
 
-    /// Takes a message that panics in its handler's place.
-    pub(super) fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
-        match self.sender.try_reserve() {
-            Ok(slot) => {
-                self.fill(slot, Box::new(Crash(why)));
-                Ok(())
-            }
-            Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(())),
-            Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(())),
-        }
-    }
-
     /// Waits for a slot and fills it.
     pub(super) async fn tell<M>(&self, message: M) -> Result<(), Closed<M>>
     where
@@ -293,6 +281,8 @@ pub(super) trait Gate: Send + Sync {
     fn abandon(&self) -> u64;
     /// `incarnation` died: what it had in hand is lost. Returns the full name of its type.
     fn forfeit(&self, incarnation: u64) -> Option<&'static str>;
+    /// Takes a message that panics in its handler's place.
+    fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>>;
     /// Where the messages are.
     fn counts(&self) -> InboxCounts;
 }
@@ -344,6 +334,17 @@ impl<A: Actor<Context = Context<A>>> Gate for Inbox<A> {
     fn forfeit(&self, incarnation: u64) -> Option<&'static str> {
         let mut intake = self.intake.lock();
         if intake.owner == incarnation { intake.lose() } else { None }
+    }
+
+    fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
+        match self.sender.try_reserve() {
+            Ok(slot) => {
+                self.fill(slot, Box::new(Crash(why)));
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(())),
+            Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(())),
+        }
     }
 
     fn counts(&self) -> InboxCounts {

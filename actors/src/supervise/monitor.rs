@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context as TaskContext, Poll},
@@ -19,6 +19,7 @@ use super::failure::{Failure, FailureCause, watch};
 #[derive(Default)]
 pub(super) struct Life {
     killed: AtomicBool,
+    crash: OnceLock<&'static str>,
     waker: AtomicWaker,
 }
 
@@ -27,6 +28,19 @@ impl Life {
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Makes the incarnation panic with this text; of several, the first one counts.
+    pub(super) fn crash(&self, why: &'static str) {
+        let _first_one_counts = self.crash.set(why);
+        self.waker.wake();
+    }
+
+    #[allow(clippy::panic, reason = "that is what it is for")]
+    fn crash_if_told(&self) {
+        if let Some(why) = self.crash.get() {
+            panic!("{why}");
+        }
     }
 
     /// Lets the incarnation look at its inbox.
@@ -119,7 +133,11 @@ impl<A: Actor<Context = Context<A>>, W: Watcher> Future for Monitor<A, W> {
             return Poll::Ready(());
         }
         let Some(actor) = &mut this.actor else { return Poll::Ready(()) };
-        let watched = watch(|| Pin::new(actor).poll(cx));
+        let life = &this.life;
+        let watched = watch(|| {
+            life.crash_if_told();
+            Pin::new(actor).poll(cx)
+        });
         let exit = match (watched.result, watched.failed) {
             (Err(panic), _) => Exit::Failed(panic),
             (Ok(_), Some(why)) => Exit::Failed(Failure::new(FailureCause::Failed, why)),

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{
+    errors::TrySendError,
     failure::{Failure, FailureCause},
     inbox::{Gate, InboxCounts},
 };
@@ -141,6 +142,11 @@ impl Vital {
         if let Some(dynamic) = &mut self.now.lock().dynamic {
             counts(dynamic);
         }
+    }
+
+    /// Makes the actor panic when the messages before have been handled.
+    pub(super) fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
+        self.gate.as_ref().map_or(Err(TrySendError::Closed(())), |gate| gate.crash(why))
     }
 
     pub(super) fn record(&self) -> ChildRecord {

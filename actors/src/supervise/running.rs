@@ -10,6 +10,7 @@ use tokio::{
 use super::{
     child::Stop,
     driver::Order,
+    errors::TrySendError,
     failure::Failure,
     record::{ChildRecord, Vital},
     settings::after,
@@ -102,5 +103,14 @@ impl TreeMonitor {
     /// The records of all children, in the order of their definition.
     pub fn records(&self) -> Vec<ChildRecord> {
         self.roll.iter().map(|vital| vital.record()).collect()
+    }
+
+    /// As [`ActorRef::crash`](super::ActorRef::crash), for the actor of this name.
+    ///
+    /// # Errors
+    /// [`TrySendError`] where its inbox is full or closed, or no actor has this name.
+    pub fn crash(&self, name: &str, why: &'static str) -> Result<(), TrySendError<()>> {
+        let vital = self.roll.iter().find(|vital| vital.name() == name);
+        vital.map_or(Err(TrySendError::Closed(())), |vital| vital.crash(why))
     }
 }

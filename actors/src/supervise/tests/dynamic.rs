@@ -288,3 +288,20 @@ fn a_set_that_is_not_started_takes_no_children() {
         assert!(matches!(refused, Err(AdmissionError::Closed { .. })));
     });
 }
+
+#[test]
+fn the_oldest_child_can_be_made_to_panic() {
+    paused(async {
+        let set = Set::start(DynamicSpec::new("connections", 100)).await;
+        assert!(!set.connections.crash_oldest("nobody is there"));
+        set.open(quick()).unwrap();
+        set.open(quick()).unwrap();
+        settle().await;
+        assert!(set.connections.crash_oldest("one"));
+        assert!(set.connections.crash_oldest("two"), "the one that is about to panic is still the oldest");
+        settle().await;
+        assert_eq!(set.connections.live(), 1);
+        let record = record(&set.running, "connections");
+        assert_eq!((record.panics, record.last_failure.unwrap().message.as_str()), (1, "one"));
+    });
+}

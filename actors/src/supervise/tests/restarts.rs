@@ -240,3 +240,16 @@ proptest::proptest! {
         proptest::prop_assert!(backoff.nominal(attempt + 1) >= nominal);
     }
 }
+
+#[test]
+fn an_actor_can_be_made_to_panic_by_its_name() {
+    paused(async {
+        let tree = Tree::start(Strategy::OneForOne, &["a", "b"]).await;
+        let monitor = tree.running.monitor();
+        assert_eq!(monitor.crash("nobody", "at all"), Err(TrySendError::Closed(())));
+        monitor.crash("b", "on purpose").unwrap();
+        until("a restart", || tree.script.seen("b started") == 2).await;
+        assert_eq!(tree.record("b").last_failure.unwrap().message, "on purpose");
+        assert_eq!(tree.record("a").restarts, 0);
+    });
+}
