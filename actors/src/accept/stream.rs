@@ -73,6 +73,13 @@ impl Connections {
 #[derive(Debug)]
 pub struct Open(Arc<Connections>);
 
+impl Open {
+    /// The connection has its actor.
+    pub(super) fn opened(&self) {
+        self.0.opened.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
@@ -95,7 +102,7 @@ impl StreamConnection {
         open: Open,
         stop: impl Future<Output = ()> + 'static,
     ) -> Self {
-        open.0.opened.fetch_add(1, Ordering::Relaxed);
+        open.opened();
         Self { serving: Some(door.serve(socket, Box::pin(stop))), _open: open }
     }
 }

@@ -288,6 +288,7 @@ pub struct InProcessConnection {
 impl InProcessConnection {
     /// The same, stopped by its supervisor when `stop` is ready, and counted as open meanwhile.
     pub(crate) fn until(mut self, stop: impl Future<Output = ()> + Send + 'static, open: Open) -> Self {
+        open.opened();
         self.stop = Some(Box::pin(stop));
         self.open = Some(open);
         self
