@@ -69,18 +69,21 @@ impl Signals {
 }
 
 /// A running daemon.
-pub(crate) struct Daemon {
+pub struct Daemon {
     /// Its actors.
-    pub(crate) tree: Running,
+    pub tree: Running,
     /// Where the admin pages are.
-    pub(crate) pages: SocketAddr,
+    pub pages: SocketAddr,
     /// Where the OTLP/gRPC door is.
-    pub(crate) grpc: Option<ListenAddr>,
+    pub grpc: Option<ListenAddr>,
 }
 
 impl Daemon {
     /// Binds, defines and starts. To be called on the thread of an actix System.
-    pub(crate) async fn start(config: &Config) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where a child did not start.
+    pub async fn start(config: &Config) -> Result<Self, Failure> {
         let tree_config = tree_config(config)?;
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;

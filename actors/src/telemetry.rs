@@ -36,6 +36,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Telemetry {
     in_process: InProcess,
     observed: Arc<Observed>,
+    grpc: Option<ListenAddr>,
     stop: Option<oneshot::Sender<Duration>>,
     stopped: Option<oneshot::Receiver<ShutdownReport>>,
 }
@@ -125,6 +126,7 @@ impl Builder {
             let address: ListenAddr = address.parse()?;
             self.config.grpc = Some(Listener::bind(&address)?);
         }
+        let grpc = self.config.grpc.as_ref().map(|listener| listener.addr().clone());
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let (stop, stopping) = oneshot::channel();
         let (report, stopped) = oneshot::channel();
@@ -151,7 +153,7 @@ impl Builder {
             });
         })?;
         let (in_process, observed) = started.recv().map_err(|_| StartError::Ended)??;
-        Ok(Telemetry { in_process, observed, stop: Some(stop), stopped: Some(stopped) })
+        Ok(Telemetry { in_process, observed, grpc, stop: Some(stop), stopped: Some(stopped) })
     }
 }
 
@@ -173,6 +175,11 @@ impl Telemetry {
     /// [`FlushError`] where the system was shut down first.
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.in_process.flush().await
+    }
+
+    /// Where the OTLP/gRPC door is, with the port that the system chose where 0 was asked for.
+    pub fn grpc_door(&self) -> Option<&ListenAddr> {
+        self.grpc.as_ref()
     }
 
     /// The ledgers, states and metrics.
