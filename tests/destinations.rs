@@ -1,6 +1,11 @@
 //! Destinations in trouble: what they do not take waits, and nobody else waits with them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
 
 mod support;
 

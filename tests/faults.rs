@@ -1,6 +1,11 @@
 //! Crashes under load: whatever actor dies, what was acknowledged is kept, and every account stays exact.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
 
 mod support;
 

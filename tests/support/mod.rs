@@ -3,7 +3,12 @@
 //! A span's number is its start time, so that it is set from the moment in which the span begins.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
 
 pub mod http;
 pub mod load;
@@ -202,7 +207,10 @@ pub fn request(numbers: Range<u64>) -> ExportTraceServiceRequest {
         name: name_of(number),
         start_time_unix_nano: start_of(number),
         end_time_unix_nano: start_of(number) + 1_000_000,
-        status: Some(Status { code: if number % ERROR_EVERY == 0 { 2 } else { 0 }, message: String::new() }),
+        status: Some(Status {
+            code: if number.is_multiple_of(ERROR_EVERY) { 2 } else { 0 },
+            message: String::new(),
+        }),
         ..Span::default()
     });
     let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() }];

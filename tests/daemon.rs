@@ -1,0 +1,265 @@
+//! The daemon as a process: signals, exit statuses, log lines, and its doors from outside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use nyx_telemetry::export::testing::ScriptedDestination;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use serde_json::Value;
+use tonic::transport::Endpoint;
+
+use self::support::{
+    LIMIT, arrived,
+    http::{Samples, get_blocking},
+    load::client,
+    nobody, request,
+};
+
+fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nyx-daemon"));
+    command.args(args).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0");
+    command.env("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0");
+    command.envs(variables.iter().copied());
+    command
+}
+
+/// A daemon that runs; killed if the test ends before it does.
+struct Daemon {
+    process: Child,
+    /// Its log lines, as they are written.
+    lines: Receiver<Value>,
+    seen: Vec<Value>,
+    door: String,
+    pages: SocketAddr,
+}
+
+impl Daemon {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        let mut process = command(&["run"], variables).spawn().unwrap();
+        let (line, lines) = channel();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for text in stderr.lines() {
+                let text = text.unwrap();
+                let parsed = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
+                if line.send(parsed).is_err() {
+                    return;
+                }
+            }
+        });
+        let pages = ([0, 0, 0, 0], 0).into();
+        let mut daemon = Self { process, lines, seen: vec![], door: String::new(), pages };
+        let ready = daemon.line("ready", |line| line["message"] == "ready" && line["pages"].is_string());
+        daemon.door = ready["grpc"].as_str().unwrap().to_owned();
+        daemon.pages = ready["pages"].as_str().unwrap().parse().unwrap();
+        daemon
+    }
+
+    /// Waits for a log line.
+    fn line(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        if let Some(line) = self.seen.iter().find(|line| is_it(line)) {
+            return line.clone();
+        }
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|error| panic!("no line {what}: {error}, but {:?}", self.seen));
+            self.seen.push(line.clone());
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits until a page shows it.
+    fn page(&self, path: &str, shows: impl Fn(&str) -> bool) {
+        for _ in 0..3_000 {
+            if shows(&get_blocking(self.pages, path, None).body) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("{path} is {}", get_blocking(self.pages, path, None).body);
+    }
+
+    fn stats(&self) -> Value {
+        get_blocking(self.pages, "/stats", None).json()
+    }
+
+    fn send(&self, numbers: std::ops::Range<u64>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = match self.door.strip_prefix("unix:") {
+                Some(_) => {
+                    TraceServiceClient::new(Endpoint::from_shared(self.door.clone()).unwrap().connect_lazy())
+                }
+                None => client(self.door.parse().unwrap()),
+            };
+            for first in numbers.step_by(50) {
+                client.export(request(first..first + 50)).await.unwrap();
+            }
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits for the end: its status, and all log lines.
+    fn end(mut self) -> (ExitStatus, Vec<Value>) {
+        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
+            self.seen.push(line);
+        }
+        (self.process.wait().unwrap(), std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+#[test]
+fn with_nothing_on_its_destination_it_starts_says_so_once_and_stops_in_order() {
+    let nobody = nobody();
+    let daemon = Daemon::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody.endpoint()),
+        ("NYX__EXPORT__DEFAULT__RETRY__INITIAL", "5ms"),
+        ("NYX__EXPORT__DEFAULT__RETRY__MAX", "10ms"),
+        ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "1ms"),
+        ("NYX__SHUTDOWN__TIMEOUT", "3s"),
+    ]);
+    daemon.page("/health", |health| health.contains("degraded: default unreachable ("));
+    daemon.send(0..100);
+    let tries = |stats: &Value| stats["destinations"]["default"]["requests"]["unreachable"].as_u64().unwrap();
+    daemon.page("/stats", |stats| tries(&serde_json::from_str(stats).unwrap()) >= 20);
+    assert_eq!(get_blocking(daemon.pages, "/health", None).status, 200);
+    daemon.signal(Signal::TERM);
+    let (status, lines) = daemon.end();
+    assert_eq!(status.code(), Some(0));
+    let about = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+    assert_eq!(about("the destination takes no spans"), 1, "{lines:#?}");
+    assert_eq!(lines.iter().filter(|line| line["signal"] == "SIGTERM").count(), 1);
+    let last = lines.last().unwrap();
+    assert_eq!((&last["message"], &last["spans_not_delivered"]), (&"stopped".into(), &100.into()));
+    assert!(lines.len() < 40, "{} lines: {lines:#?}", lines.len());
+}
+
+#[test]
+fn a_terminated_daemon_delivers_what_it_accepted_and_exits_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = Daemon::start(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint()),
+            // Only the stop makes it send.
+            ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "60s"),
+            ("NYX__EXPORT__DEFAULT__BATCH__MIN_SPANS", "8192"),
+        ]);
+        daemon.send(0..1_000);
+        assert_eq!(daemon.stats()["destinations"]["default"]["queued"], 1_000);
+        assert_eq!(daemon.stats()["destinations"]["default"]["exported"], 0);
+        daemon.signal(signal);
+        let (status, lines) = daemon.end();
+        assert_eq!(status.code(), Some(0), "{lines:#?}");
+        assert_eq!(arrived(&sink), (0..1_000).map(|number| (number, 1)).collect());
+        let last = lines.last().unwrap();
+        assert_eq!((&last["message"], &last["level"]), (&"stopped".into(), &"INFO".into()));
+    }
+}
+
+#[test]
+fn a_port_in_use_exits_69_and_names_the_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (variable, setting) in [
+        ("NYX__TELEMETRY__PROMETHEUS_ADDR", "telemetry.prometheus_addr"),
+        ("NYX__INGEST__GRPC__LISTEN", "ingest.grpc.listen"),
+    ] {
+        let Output { status, stdout, stderr } = command(&["run"], &[(variable, &address)]).output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), stdout.as_slice()), (Some(69), &b""[..]), "{stderr}");
+        assert!(stderr.contains(&address) && stderr.contains(setting), "{stderr}");
+        assert!(stderr.contains("Address already in use"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_a_door() {
+    let sink = ScriptedDestination::start().unwrap();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.sock", std::process::id()));
+    let door = format!("unix:{}", path.display());
+    let daemon = Daemon::start(&[
+        ("NYX__INGEST__GRPC__LISTEN", &door),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint()),
+    ]);
+    assert_eq!(daemon.door, door);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    daemon.send(0..100);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0.code(), Some(0));
+    assert_eq!(arrived(&sink).len(), 100);
+    let _removed_already = std::fs::remove_file(path);
+}
+
+#[test]
+fn without_descriptors_connections_wait_and_the_failures_to_accept_are_counted() {
+    let sink = ScriptedDestination::start().unwrap();
+    let mut daemon = Daemon::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint())]);
+    let errors = |daemon: &Daemon| {
+        let page = get_blocking(daemon.pages, "/metrics", None).body;
+        Samples::parse(&page).sum("nyx_door_accept_errors_total", &["door=\"grpc\""])
+    };
+    assert_eq!(errors(&daemon), 0.0);
+    let pid = Some(Pid::from_child(&daemon.process));
+    // It has those of this process.
+    let before = getrlimit(Resource::Nofile);
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();
+    let waits = TcpStream::connect(&daemon.door).unwrap();
+    daemon.line("that it cannot accept", |line| line["message"] == "connections cannot be accepted");
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    daemon.line("that it accepts", |line| line["message"] == "connections are accepted again");
+    assert!(errors(&daemon) >= 1.0);
+    drop(waits);
+    daemon.send(0..50);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0.code(), Some(0));
+    assert_eq!(arrived(&sink).len(), 50);
+}
+
+#[test]
+fn the_demonstration_exits_0_because_its_ledger_balances() {
+    let mut process = command(&["demo", "--seconds", "3", "--rate", "500"], &[]).spawn().unwrap();
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(0), "{stdout}\n{stderr}");
+    for said in [
+        "metrics      http://127.0.0.1:",
+        "*** crashing the SpanCollector on purpose ***",
+        "*** it panicked: crashed by the demo, on purpose at ",
+        "*** restarted by its supervisor after ",
+        "\nthe ledger balances, and the destination counted ",
+    ] {
+        assert!(stdout.contains(said), "{said:?} is missing\n{stdout}\n{stderr}");
+    }
+}

@@ -1,0 +1,467 @@
+//! The admin pages over HTTP, and proof that every metric on them can move.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
+
+mod support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use nyx_daemon::{
+    config::{Config, Environment},
+    run::Daemon,
+};
+use nyx_telemetry::{
+    ConnectionId,
+    accept::ListenAddr,
+    export::{
+        DestinationConfig,
+        testing::{Reply, ScriptedDestination},
+    },
+    measure::exposition::Format,
+    metrics::{ALL, Family, Kind},
+    observe::Phase,
+    supervise::Intensity,
+};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use self::support::{
+    Nyx, hold_until,
+    http::{Answer, Samples, get},
+    load::{client, deliver, span},
+    nobody, quick, request, system, until,
+};
+
+/// A daemon in this process that delivers to `endpoint`.
+async fn daemon(endpoint: &str, more: &[(&str, &str)]) -> Daemon {
+    let environment = [
+        ("NYX__TELEMETRY__OTLP_ENDPOINT", endpoint),
+        ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
+        ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
+        ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "10ms"),
+    ];
+    let environment = environment.iter().chain(more).copied();
+    Daemon::start(&Config::load(&[], &Environment::new(environment, false)).unwrap()).await.unwrap()
+}
+
+/// Traffic through both doors, all of it delivered.
+async fn traffic(daemon: &Daemon) {
+    let Some(ListenAddr::Tcp(door)) = daemon.grpc else { panic!("{:?}", daemon.grpc) };
+    deliver(&mut client(door), 0..50).await;
+    let connection = daemon.tree.in_process().connection(ConnectionId::new(1));
+    (50..60).for_each(|number| assert!(span(&connection, number)));
+    daemon.tree.in_process().flush().await.unwrap();
+    until("everything is delivered and counted", || {
+        let observed = daemon.tree.observed();
+        let red = observed.red().unwrap().snapshot();
+        observed.destination("default").unwrap().ledger.exported == 60 && red.position == 60
+    })
+    .await;
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+
+#[test]
+fn after_some_traffic_every_family_is_on_the_live_page_in_both_formats() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[]).await;
+        traffic(&daemon).await;
+
+        let text = get(daemon.pages, "/metrics", None).await;
+        assert_eq!(
+            (text.status, text.content_type.as_str()),
+            (200, "text/plain; version=0.0.4; charset=utf-8")
+        );
+        let open = get(daemon.pages, "/metrics", Some(OPEN_METRICS)).await;
+        let open_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!((open.status, open.content_type.as_str()), (200, open_type));
+        assert!(open.body.ends_with("\n# EOF\n"));
+
+        let (samples, open_samples) = (Samples::parse(&text.body), Samples::parse(&open.body));
+        for Family { name, help, kind, .. } in ALL {
+            let open_name = name.strip_suffix("_total").unwrap_or(name);
+            let (kind, of_it) = match kind {
+                Kind::Counter => ("counter", (*name).to_owned()),
+                Kind::Gauge => ("gauge", (*name).to_owned()),
+                Kind::Histogram => ("histogram", format!("{name}_count")),
+            };
+            for (page, name) in [(&text.body, *name), (&open.body, open_name)] {
+                assert!(
+                    page.contains(&format!("\n# TYPE {name} {kind}\n"))
+                        || page.starts_with(&format!("# TYPE {name} {kind}\n")),
+                    "{name}"
+                );
+                assert!(page.contains(&format!("# HELP {name} {help}\n")), "{name}");
+            }
+            assert!(samples.select(&of_it, &[]).next().is_some(), "{of_it} has no sample");
+            assert!(
+                open_samples.select(&of_it, &[]).next().is_some(),
+                "{of_it} has no sample in OpenMetrics"
+            );
+        }
+        for process in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+            assert!(samples.sum(process, &[]) >= 0.0 && text.body.contains(&format!("# TYPE {process} ")));
+        }
+        let red = |labels: &[&str]| samples.sum("nyx_span_count_total", labels);
+        assert_eq!((red(&[]), red(&["service_name=\"remote\""])), (60.0, 50.0));
+        assert_eq!(red(&["status_code=\"STATUS_CODE_ERROR\""]), 6.0);
+        assert_eq!(samples.sum("nyx_span_errors_total", &[]), 6.0);
+        assert_eq!(samples.sum("nyx_span_duration_seconds_bucket", &["le=\"+Inf\""]), 60.0);
+        assert_eq!(samples.sum("nyx_span_duration_seconds_bucket", &["le=\"0.002\""]), 60.0);
+        assert_eq!(samples.sum("nyx_build_info", &["version=\"0.1.0\""]), 1.0);
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    });
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("{value}")).keys().map(String::as_str).collect()
+}
+
+#[test]
+fn the_statistics_have_every_field_that_others_rely_on() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        sink.script([Reply::Reset]);
+        let daemon = daemon(&sink.endpoint(), &[]).await;
+        traffic(&daemon).await;
+        let answer = get(daemon.pages, "/stats", None).await;
+        assert_eq!(answer.status, 200);
+        let stats = answer.json();
+        assert_eq!((&stats["version"], &stats["phase"]), (&json!("0.1.0"), &json!("running")));
+        assert!(stats["uptime_seconds"].is_u64() && stats["balanced"] == json!(true), "{stats}");
+
+        let grpc = &stats["door"]["grpc"];
+        assert_eq!((&grpc["received"]["requests"], &grpc["accepted"]["requests"]), (&json!(1), &json!(1)));
+        assert_eq!(grpc["pending"], json!({"requests": 0, "bytes": 0}));
+        assert_eq!(grpc["refused"]["admission"], json!({"requests": 0, "bytes": 0}));
+        assert_eq!(stats["door"]["in_process"]["accepted"]["requests"], 10);
+        let spans = &stats["spans"];
+        assert_eq!(
+            (&spans["scanned"], &spans["accepted"], &spans["pending"]),
+            (&json!(60), &json!(60), &json!(0))
+        );
+        assert_eq!(keys(&spans["rejected"]), ["log_full", "lost", "overloaded", "shutting_down"]);
+
+        assert_eq!(keys(&stats["destinations"]), ["default"]);
+        let destination = &stats["destinations"]["default"];
+        for (field, value) in [("exported", 60), ("sampled_out", 0), ("queued", 0), ("retries", 1)] {
+            assert_eq!(destination[field], value, "{field}");
+        }
+        assert_eq!(destination["state"], "idle");
+        assert_eq!(
+            keys(&destination["dropped"]),
+            ["damaged", "invalid", "refused", "rejected", "retries_exhausted", "too_large"]
+        );
+        assert!(destination["last_error"]["message"].is_string(), "{destination}");
+        assert!(destination["last_error"]["at"].is_u64() && destination["last_success"].is_u64());
+
+        assert_eq!(keys(&stats["log"]), ["bytes", "dead_letters", "end", "max_bytes", "records", "start"]);
+        assert_eq!((&stats["log"]["end"], &stats["log"]["max_bytes"]), (&json!(60), &json!(256 << 20)));
+        let actors: BTreeMap<&str, &Value> =
+            stats["actors"].as_array().unwrap().iter().map(|a| (a["name"].as_str().unwrap(), a)).collect();
+        for name in
+            ["metrics", "export.default", "collector", "outbox.0", "connections", "acceptor.grpc", "admin"]
+        {
+            let actor = actors.get(name).unwrap_or_else(|| panic!("no {name}"));
+            for (field, value) in [("restarts", 0), ("panics", 0), ("inbox_depth", 0)] {
+                assert_eq!(actor[field], value, "{name} {field}");
+            }
+            assert_eq!(
+                (&actor["state"], &actor["last_failure"]),
+                (&json!("running"), &Value::Null),
+                "{name}"
+            );
+        }
+        let connections = &stats["connections"];
+        assert_eq!(connections["grpc"]["opened"], 1);
+        assert_eq!(
+            (&connections["in_process"]["opened"], &connections["in_process"]["refused"]),
+            (&json!(1), &json!(0))
+        );
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    });
+}
+
+#[test]
+fn health_says_with_words_and_statuses_how_it_goes() {
+    system(async {
+        let mut sink = nobody();
+        let daemon = daemon(&sink.endpoint(), &[("NYX__EXPORT__DEFAULT__RETRY__MAX", "100ms")]).await;
+        let page = async |path: &'static str| {
+            let Answer { status, body, .. } = get(daemon.pages, path, None).await;
+            (status, body)
+        };
+        until("the destination is missed", || daemon.tree.observed().health().status != "ok").await;
+        let (status, health) = page("/health").await;
+        let health: Value = serde_json::from_str(&health).unwrap();
+        let why = format!(
+            "default unreachable (connect to {}: Connection refused (os error 111))",
+            sink.endpoint()
+        );
+        assert_eq!(status, 200);
+        assert_eq!(health, json!({"status": format!("degraded: {why}"), "ready": true, "reasons": [why]}));
+        // Spans are taken: that is what readiness is about.
+        assert_eq!(page("/readyz").await, (200, format!("degraded: {why}\n")));
+        assert_eq!(page("/livez").await, (200, "ok\n".to_owned()));
+        sink.revive().unwrap();
+        until("it is well", || daemon.tree.observed().health().status == "ok").await;
+        assert_eq!(page("/readyz").await, (200, "ok\n".to_owned()));
+        assert_eq!(page("/").await.0, 404);
+        let pages = "nyx-daemon: /metrics /stats /health /livez /readyz\n".to_owned();
+        assert_eq!(page("/nowhere").await, (404, pages));
+
+        // A crash of the pages' own actor refuses no connection.
+        daemon.tree.crash("admin", "crashed by a test").unwrap();
+        assert_eq!(page("/livez").await, (200, "ok\n".to_owned()));
+        until("the pages run again", || {
+            let records = daemon.tree.observed().records();
+            support::record(&records, "admin").restarts == 1
+        })
+        .await;
+        assert_eq!(page("/livez").await, (200, "ok\n".to_owned()));
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+        let health = daemon.tree.observed().health();
+        assert_eq!((health.status.as_str(), health.ready), ("stopping", false));
+        assert_eq!(daemon.tree.observed().phase(), Phase::Stopping);
+    });
+}
+
+/// What moves a family: the stimulus after which its sum differs from the sum before.
+enum Moved {
+    By(&'static str),
+    /// A setting or a fact, with the value that it has in this test.
+    Is(f64),
+    /// Nothing that can be done from outside moves it in this version; where it is tested instead.
+    Elsewhere(&'static str),
+}
+use Moved::{By, Elsewhere, Is};
+
+/// Every family, with the labels of the samples that are to move.
+const MOVES: &[(&str, &[&str], Moved)] = &[
+    ("nyx_span_count_total", &["service_name=\"in-process\""], By("a span ends and waits")),
+    ("nyx_span_errors_total", &["service_name=\"remote\""], By("spans wait for a dead destination")),
+    ("nyx_span_duration_seconds_sum", &[], By("spans wait for a dead destination")),
+    ("nyx_measure_position_ordinal", &[], By("a span ends and waits")),
+    ("nyx_measure_series", &[], By("a span ends and waits")),
+    ("nyx_measure_max_series", &[], Is(2_000.0)),
+    ("nyx_measure_caught_up_spans_total", &[], By("a batch has more names than a message may")),
+    ("nyx_measure_unmeasured_spans_total", &[], Elsewhere("actors/src/measure/tests.rs")),
+    ("nyx_door_requests_received_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
+    ("nyx_door_requests_accepted_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
+    ("nyx_door_requests_refused_total", &["door=\"grpc\"", "reason=\"invalid\""], By("nonsense is refused")),
+    ("nyx_door_pending_requests", &["door=\"in_process\""], By("a span ends, and is pending")),
+    ("nyx_door_received_bytes_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
+    ("nyx_door_accepted_bytes_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
+    (
+        "nyx_door_refused_bytes_total",
+        &["door=\"grpc\"", "reason=\"log_full\""],
+        By("a batch is too large for the log"),
+    ),
+    ("nyx_door_pending_bytes", &["door=\"in_process\""], By("a span ends, and is pending")),
+    ("nyx_door_connections", &["door=\"in_process\""], By("a connection opens")),
+    ("nyx_door_connections_opened_total", &["door=\"in_process\""], By("a connection opens")),
+    ("nyx_door_connections_refused_total", &["door=\"in_process\""], By("there are too many connections")),
+    ("nyx_door_accept_errors_total", &[], Elsewhere("tests/daemon.rs, without descriptors")),
+    ("nyx_spans_scanned_total", &[], By("a span ends, and is pending")),
+    ("nyx_spans_accepted_total", &[], By("a span ends and waits")),
+    ("nyx_spans_rejected_total", &["reason=\"log_full\""], By("a batch is too large for the log")),
+    ("nyx_spans_pending", &[], By("a span ends, and is pending")),
+    ("nyx_log_bytes", &[], By("spans wait for a dead destination")),
+    ("nyx_log_max_bytes", &[], Is(524_288.0)),
+    ("nyx_log_records", &[], By("spans wait for a dead destination")),
+    ("nyx_log_start_ordinal", &[], By("the destination comes back")),
+    ("nyx_log_end_ordinal", &[], By("a span ends and waits")),
+    ("nyx_log_dead_letters", &[], By("the destination finds a span invalid")),
+    ("nyx_destination_start_ordinal", &["destination=\"default\""], Is(0.0)),
+    ("nyx_destination_position_ordinal", &["destination=\"default\""], By("the destination comes back")),
+    ("nyx_destination_exported_spans_total", &["destination=\"default\""], By("the destination comes back")),
+    (
+        "nyx_destination_sampled_out_spans_total",
+        &["destination=\"none\""],
+        By("spans wait for a dead destination"),
+    ),
+    (
+        "nyx_destination_dropped_spans_total",
+        &["reason=\"invalid\""],
+        By("the destination finds a span invalid"),
+    ),
+    ("nyx_destination_queued_spans", &["destination=\"default\""], By("spans wait for a dead destination")),
+    (
+        "nyx_destination_in_flight_requests",
+        &["destination=\"default\""],
+        By("the destination does not answer yet"),
+    ),
+    ("nyx_destination_requests_total", &["result=\"success\""], By("the destination comes back")),
+    ("nyx_destination_retries_total", &["destination=\"default\""], By("the destination resets a request")),
+    ("nyx_destination_sent_bytes_total", &["destination=\"default\""], By("the destination comes back")),
+    (
+        "nyx_destination_state",
+        &["destination=\"default\"", "state=\"unreachable\""],
+        By("the destination comes back"),
+    ),
+    (
+        "nyx_destination_last_success_timestamp_seconds",
+        &["destination=\"default\""],
+        By("the destination comes back"),
+    ),
+    ("nyx_actor_restarts_total", &["actor=\"metrics\""], By("the metrics crash")),
+    ("nyx_actor_panics_total", &["actor=\"connections\""], By("a connection crashes")),
+    ("nyx_actor_accepted_messages_total", &["actor=\"collector\""], By("a span ends, and is pending")),
+    ("nyx_actor_handled_messages_total", &["actor=\"collector\""], By("a span ends and waits")),
+    ("nyx_actor_lost_messages_total", &["actor=\"metrics\""], By("the metrics crash")),
+    ("nyx_actor_abandoned_messages_total", &["actor=\"metrics\""], By("the metrics crash for good")),
+    ("nyx_actor_in_hand_messages", &[], Elsewhere("actors/src/supervise/tests/inbox.rs")),
+    ("nyx_actor_inbox_depth", &["actor=\"collector\""], By("a span ends, and is pending")),
+    ("nyx_page_left_out_series_total", &[], Elsewhere("actors/src/metrics/page/tests.rs")),
+    ("nyx_build_info", &[], Is(1.0)),
+    ("nyx_start_time_seconds", &[], Elsewhere("below: it is a little while ago")),
+];
+
+/// The page at each step of a story, by the step that led to it.
+struct Story<'a> {
+    nyx: &'a Nyx,
+    steps: Vec<(&'static str, Samples)>,
+}
+
+impl Story<'_> {
+    fn page(&self) -> Samples {
+        Samples::parse(&Format::Text.encode(&self.nyx.tree.observed().families()))
+    }
+
+    fn step(&mut self, what: &'static str) {
+        let page = self.page();
+        self.steps.push((what, page));
+    }
+}
+
+#[test]
+fn every_family_moves_when_it_should() {
+    system(async {
+        let mut sink = nobody();
+        let none = ScriptedDestination::start().unwrap();
+        let destinations = vec![
+            quick("default", &sink.endpoint()),
+            DestinationConfig { sampling_rate: 0.0, ..quick("none", &none.endpoint()) },
+        ];
+        let nyx = Nyx::start(destinations, |config| {
+            config.log_max_bytes = 512 << 10;
+            config.io_threads = 1;
+            config.max_connections = 2;
+            config.intensity = Intensity { max_restarts: 3, window: Duration::from_secs(60) };
+        })
+        .await;
+        let mut sender = client(nyx.door);
+        let mut story = Story { nyx: &nyx, steps: vec![] };
+        story.step("the start");
+
+        assert_eq!(deliver(&mut sender, 0..50).await, 0);
+        until("none of it is for one of them", || nyx.destination("none").ledger.sampled_out == 50).await;
+        until("counted", || nyx.red().1 == 50).await;
+        story.step("spans wait for a dead destination");
+
+        let connection = nyx.tree.in_process().connection(ConnectionId::new(1));
+        until("its actor runs", || nyx.stats().connections["in_process"].opened == 1).await;
+        story.step("a connection opens");
+
+        assert!(nyx.tree.in_process().connection(ConnectionId::new(2)).is_closed());
+        story.step("there are too many connections");
+
+        // The collector lives on this thread: it cannot take what is on its way.
+        assert!(span(&connection, 50));
+        hold_until("the outbox has scanned it and told the collector", || {
+            nyx.stats().spans.pending == 1 && nyx.record("collector").inbox.depth == 1
+        });
+        story.step("a span ends, and is pending");
+        nyx.tree.in_process().flush().await.unwrap();
+        until("counted", || nyx.red().1 == 51).await;
+        story.step("a span ends and waits");
+
+        let mut nonsense = request(0..1);
+        nonsense.resource_spans[0].scope_spans[0].spans[0].trace_id = vec![1];
+        assert_eq!(sender.export(nonsense).await.unwrap_err().code(), Code::InvalidArgument);
+        story.step("nonsense is refused");
+
+        assert_eq!(sender.export(request(100..12_000)).await.unwrap_err().code(), Code::ResourceExhausted);
+        story.step("a batch is too large for the log");
+
+        let unreachable = || nyx.health().starts_with("degraded: default unreachable");
+        until("it is missed", unreachable).await;
+        story.step("the destination is missed");
+        sink.revive().unwrap();
+        nyx.settled().await;
+        until("it is well", || nyx.health() == "ok").await;
+        story.step("the destination comes back");
+
+        sink.script([Reply::Reset]);
+        deliver(&mut sender, 51..52).await;
+        nyx.settled().await;
+        story.step("the destination resets a request");
+
+        sink.script([Reply::Late]);
+        deliver(&mut sender, 52..53).await;
+        sink.until(|sink| sink.received().last().is_some_and(|last| last.reply == Reply::Late)).await;
+        story.step("the destination does not answer yet");
+        sink.release();
+        nyx.settled().await;
+
+        sink.script([Reply::status(3, "no such span")]);
+        deliver(&mut sender, 53..54).await;
+        nyx.settled().await;
+        story.step("the destination finds a span invalid");
+
+        nyx.crash("connections").await;
+        story.step("a connection crashes");
+
+        nyx.crash("metrics").await;
+        story.step("the metrics crash");
+
+        // More than a message to the metrics may have, so that they read it from the log.
+        let mut strange = request(100..2_200);
+        for (number, span) in strange.resource_spans[0].scope_spans[0].spans.iter_mut().enumerate() {
+            span.name = format!("strange {number}");
+        }
+        sender.export(strange).await.unwrap();
+        nyx.settled().await;
+        story.step("a batch has more names than a message may");
+
+        for _ in 0..8 {
+            nyx.tree.crash("metrics", "crashed for good").unwrap();
+        }
+        nyx.tree.escalated().await;
+        let report = nyx.tree.shutdown(Duration::from_secs(10)).await;
+        assert!(report.given_up.is_empty() && report.abandoned > 0, "{report:?}");
+        story.step("the metrics crash for good");
+        assert!(nyx.stats().balanced);
+
+        let names: Vec<&str> = MOVES.iter().map(|(name, ..)| name.trim_end_matches("_sum")).collect();
+        assert_eq!(names, ALL.iter().map(|family| family.name).collect::<Vec<_>>());
+        for (name, labels, moved) in MOVES {
+            match moved {
+                By(what) => {
+                    let at = story.steps.iter().position(|(step, _)| step == what);
+                    let at = at.unwrap_or_else(|| panic!("no step {what:?}"));
+                    let sum = |at: usize| story.steps[at].1.sum(name, labels);
+                    assert_ne!(sum(at - 1), sum(at), "{name} {labels:?} when {what}");
+                }
+                Is(value) => {
+                    for (step, page) in &story.steps {
+                        let sample = page.select(name, labels).next();
+                        assert_eq!(sample, Some(*value), "{name} {labels:?} when {step}");
+                    }
+                }
+                Elsewhere(place) => {
+                    assert!(story.page().select(name, labels).next().is_some(), "{name}, see {place}");
+                }
+            }
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let age = now.as_secs_f64() - story.page().sum("nyx_start_time_seconds", &[]);
+        assert!((0.0..600.0).contains(&age), "started {age} s ago");
+    });
+}
