@@ -88,14 +88,15 @@ fn a_destination_killed_reset_and_sent_away_in_mid_request_gets_everything_and_n
         let blows = [Reply::Reset, Reply::GoAway, Reply::Close, Reply::OkThenGoAway, Reply::Half, Reply::Ok];
         let nyx = Nyx::start(vec![quick("default", &sink.endpoint())], |_| {}).await;
         let load = Load::start(nyx.door, nyx.tree.in_process().clone(), 2, 1);
-        for _ in 0..5 {
+        for round in 1..=5 {
             sink.script(blows.clone());
             let (_, begun) = sink.counts();
             until("each blow has hit", || sink.counts().1 >= begun + blows.len() as u64).await;
             // With a request in flight, which nobody will answer.
             sink.script([Reply::Stall]);
             let stalled = |sink: &ScriptedDestination| {
-                sink.received().last().is_some_and(|last| last.reply == Reply::Stall)
+                let received = sink.received();
+                received.iter().filter(|request| request.reply == Reply::Stall).count() == round
             };
             sink.until(stalled).await;
             sink.kill();
