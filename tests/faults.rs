@@ -37,7 +37,12 @@ fn a_crash_of_any_actor_under_load_leaves_every_account_exact_and_the_sink_compl
         let destination = DestinationConfig { max_batch_spans: 64, ..quick("default", &sink.endpoint()) };
         let repeated_by_a_crash = destination.concurrency as u64 * destination.max_batch_spans;
         let intensity = Intensity { max_restarts: 100, window: Duration::from_secs(600) };
-        let nyx = Nyx::start(vec![destination], |config| config.intensity = intensity).await;
+        let nyx = Nyx::start(vec![destination], |config| {
+            config.intensity = intensity;
+            // Little more than is under way at a time: what a crash would not give back is missed soon.
+            config.max_in_flight_bytes = 64 << 10;
+        })
+        .await;
         let load = Load::start(nyx.door, nyx.tree.in_process().clone(), REMOTE, LOCAL);
         for _ in 0..ROUNDS {
             for name in CHILDREN {
@@ -67,6 +72,7 @@ fn a_crash_of_any_actor_under_load_leaves_every_account_exact_and_the_sink_compl
         // The doors: every success that a sender was told of is one of theirs.
         let (grpc, in_process) = (&stats.door["grpc"], &stats.door["in_process"]);
         assert!(grpc.accepted.requests >= remote.accepted, "{grpc:?}, told {}", remote.accepted);
+        assert_eq!(grpc.refused(DoorReason::Admission).requests, 0, "{grpc:?}");
         assert_eq!(in_process.accepted.requests, local.accepted, "{in_process:?}");
         assert_eq!(in_process.refused(DoorReason::Closed).requests, local.refused);
         assert_eq!(in_process.refused_total(), in_process.refused(DoorReason::Closed), "{in_process:?}");
