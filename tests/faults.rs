@@ -12,6 +12,7 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use nyx_telemetry::{
+    ConnectionId,
     accept::DoorReason,
     export::{DestinationConfig, testing::ScriptedDestination},
     supervise::{ChildKind, ChildState, Intensity},
@@ -171,6 +172,29 @@ fn more_panics_of_connections_than_are_bearable_restart_the_set_and_lose_nothing
         let arrived: Vec<u64> = arrived(&sink).into_keys().collect();
         assert_eq!(arrived, (0..=next).collect::<Vec<_>>());
         assert!(nyx.record("connections").panics > 100);
+        assert!(nyx.stop().await.balanced);
+    });
+}
+
+#[test]
+fn a_connection_that_crashes_is_closed_and_its_open_spans_end_as_errors_that_say_so() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let nyx = Nyx::start(vec![quick("default", &sink.endpoint())], |_| {}).await;
+        let connection = nyx.tree.in_process().connection(ConnectionId::new(1));
+        let open = connection.span("unfinished").start();
+        assert!(open.is_recording());
+        until("its actor runs", || nyx.stats().connections["in_process"].opened == 1).await;
+        nyx.crash("connections").await;
+        assert!(connection.is_closed());
+        open.end();
+        nyx.tree.in_process().flush().await.unwrap();
+        nyx.settled().await;
+        let arrived = support::spans(&sink.received());
+        let said: Vec<_> =
+            arrived.iter().map(|(_, span)| span.status.as_ref().map(|status| &*status.message)).collect();
+        assert_eq!(said, [Some("connection closed before the span ended")]);
+        assert_eq!(nyx.stats().connections["in_process"].open, 0);
         assert!(nyx.stop().await.balanced);
     });
 }
