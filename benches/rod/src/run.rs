@@ -88,7 +88,7 @@ pub(crate) struct Trial {
     pub(crate) exports_compressed: f64,
     pub(crate) load: load::Report,
     pub(crate) sink: tally::Report,
-    /// Where the daemon's own ledger disagrees; none if it has no such page.
+    /// Where the daemon's own ledger disagrees, or that it cannot be read; none for programs without a ledger.
     pub(crate) ledger_faults: Option<Vec<String>>,
 }
 
@@ -276,11 +276,16 @@ impl Running {
         self.program.as_ref().map(Program::usage).transpose()
     }
 
-    // The last acknowledgements may reach the daemon's ledger after the last span reached the sink.
+    // The last acknowledgements may reach the daemon's ledger after the last span reached the sink. A daemon
+    // that ought to have the page and does not show it is at fault too.
     async fn ledger_faults(&self, sent: u64) -> Option<Vec<String>> {
+        let admin = self.admin?;
         let until = Instant::now() + LEDGER_LIMIT;
         loop {
-            let faults = ledger::disagreements(&json_page(self.admin?, "/stats").await?, sent);
+            let faults = match json_page(admin, "/stats").await {
+                Some(page) => ledger::disagreements(&page, sent),
+                None => vec![format!("http://{admin}/stats does not answer with a page of JSON")],
+            };
             if faults.is_empty() || Instant::now() >= until {
                 return Some(faults);
             }
@@ -356,6 +361,20 @@ mod tests {
         assert!(trial.is_exact(), "{trial:?}");
         assert_eq!((trial.sink.expected, trial.load.acknowledged), (2_500, 2_000));
         assert_eq!(trial.cpu_s_per_million, None);
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_read_is_a_fault() {
+        let faults = crate::runtime().unwrap().block_on(async {
+            tokio::time::pause();
+            let nowhere = free_address().await.unwrap();
+            let running = Running { program: None, door: nowhere, admin: Some(nowhere) };
+            (
+                running.ledger_faults(1).await,
+                format!("http://{nowhere}/stats does not answer with a page of JSON"),
+            )
+        });
+        assert_eq!(faults.0, Some(vec![faults.1]));
     }
 
     #[test]
