@@ -7,3 +7,8 @@ pub mod demo;
 pub mod exit;
 pub mod logging;
 pub mod run;
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,238 @@
+//! The documents say the same as the program. `NYX_GOLDEN=write` writes the generated one anew.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nyx_telemetry::{
+    accept::DoorReason,
+    export::{DestinationState, verdict},
+    log::{DropReason, RejectReason},
+    metrics::{self, Kind, Unit},
+};
+
+const DEFAULT_TOML: &str = include_str!("../config/default.toml");
+
+/// Every document, by its path.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "benches/rod/README.md"].iter().map(|name| root.join(name)).collect();
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// What stands between backquotes, or in a block of anything but Rust: there, words are names that an operator uses.
+fn code(text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut block = None;
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("```"), block) {
+            (Some(_), Some(_)) => block = None,
+            (Some(language), None) => block = Some(language),
+            (None, Some(language)) if language.starts_with("rust") => {}
+            (None, Some(_)) => pieces.push(line),
+            (None, None) => pieces.extend(line.split('`').skip(1).step_by(2)),
+        }
+    }
+    pieces
+}
+
+/// The words of a piece of code: maximal runs of characters that names are made of.
+fn words(piece: &str) -> impl Iterator<Item = &str> {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    piece
+        .split(move |c| !in_name(c))
+        .map(|word| word.trim_matches(['.', '-']))
+        .filter(|word| !word.is_empty())
+}
+
+/// Every key of the configuration; of a destination's, whose name is up to the operator, the last parts.
+fn keys() -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut keys, mut of_destinations, mut table) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    for line in DEFAULT_TOML.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            table = name.to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            let key = format!("{table}.{key}");
+            match key.strip_prefix("export.").and_then(|rest| rest.split_once('.')) {
+                Some((_name, rest)) => of_destinations.insert(rest.to_owned()),
+                None => keys.insert(key),
+            };
+        }
+    }
+    (keys, of_destinations)
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file() {
+    let mut broken = Vec::new();
+    for (path, text) in documents() {
+        let targets =
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap_or_default();
+            // Under way: written from measurements.
+            if file.ends_with("docs/performance.md") {
+                continue;
+            }
+            if !path.parent().unwrap().join(file).exists() {
+                broken.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn every_metric_that_a_document_names_exists() {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for family in metrics::ALL {
+        names.extend([family.name.to_owned(), family.open_name().to_owned()]);
+        if family.kind == Kind::Histogram {
+            names.extend(["_bucket", "_count", "_sum"].map(|suffix| format!("{}{suffix}", family.name)));
+        }
+    }
+    // The crates and targets of this workspace.
+    names.extend(["nyx_telemetry", "nyx_daemon", "nyx_rod"].map(str::to_owned));
+    let mut unknown = Vec::new();
+    for (path, text) in documents() {
+        for word in code(&text).into_iter().flat_map(words) {
+            if word.starts_with("nyx_") && !word.contains('.') && !names.contains(word) {
+                unknown.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+#[test]
+fn every_configuration_key_that_a_document_names_exists() {
+    let (keys, of_destinations) = keys();
+    let tables: BTreeSet<&str> = keys.iter().filter_map(|key| key.split('.').next()).collect();
+    // A table, too, is named by its path.
+    let among = |keys: &BTreeSet<String>, word: &str| {
+        keys.contains(word) || keys.iter().any(|key| key.starts_with(&format!("{word}.")))
+    };
+    let known = |word: &str| match word.strip_prefix("export.").map(|rest| rest.split_once('.')) {
+        Some(Some((_name, rest))) => among(&of_destinations, rest),
+        Some(None) => true,
+        None => among(&keys, word),
+    };
+    let mut unknown = Vec::new();
+    for (path, text) in documents() {
+        for word in code(&text).into_iter().flat_map(words) {
+            let (dotted, variable) = (word.split_once('.'), word.strip_prefix("NYX__"));
+            let key = match (dotted, variable) {
+                (_, Some(variable)) => variable.to_lowercase().replace("__", "."),
+                (Some((table, _)), None) if tables.contains(table) || table == "export" => word.to_owned(),
+                _ => continue,
+            };
+            // Examples of a misspelt key, of a pattern, of a child's name, of a file.
+            let example = ["shutdown.timeouts", "section.key", "log.size"].contains(&key.as_str());
+            let file = [".rs", ".md", ".toml"].iter().any(|suffix| key.ends_with(suffix));
+            if !example && !file && !known(&key) {
+                unknown.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+#[test]
+fn the_table_of_metrics_is_the_declared_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = metrics_page();
+    if std::env::var_os("NYX_GOLDEN").is_some_and(|value| value == "write") {
+        fs::write(&path, &page).unwrap();
+    }
+    assert_eq!(page, fs::read_to_string(&path).unwrap(), "NYX_GOLDEN=write writes {} anew", path.display());
+}
+
+const METRICS_HEAD: &str = "\
+# Metrics
+
+Generated from the declarations in `actors/src/metrics.rs`; a test compares.
+
+`GET /metrics` answers in the Prometheus text format 0.0.4, or in OpenMetrics 1.0 to a scraper that names
+`application/openmetrics-text` in its `Accept` header and does not prefer the other. In OpenMetrics the family of a counter has no
+`_total` (its samples do), families have a `# UNIT`, and counters and histograms have `_created` samples. A label without a value is left out.
+All metrics are kept outside the actors that move them, so the page is whole while an actor is down.
+
+The labels of the span metrics follow the spanmetrics connector of the OpenTelemetry collector: `span_kind` is `SPAN_KIND_SERVER` and so on,
+`status_code` is `STATUS_CODE_UNSET`, `STATUS_CODE_OK` or `STATUS_CODE_ERROR`. A label's text is cut at 256 bytes. Beyond
+`nyx_measure_max_series` series further spans are counted in one series, whose only label is `otel_metric_overflow=\"true\"`.
+
+| metric | type | unit | labels | meaning |
+|---|---|---|---|---|
+";
+
+const METRICS_PROCESS: &str = "
+The page also has the process's own metrics, on Linux, from the `prometheus` crate: `process_cpu_seconds_total`,
+`process_open_fds`, `process_max_fds`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
+`process_start_time_seconds` and `process_threads`.
+
+## Values of labels
+
+| label | of | values |
+|---|---|---|
+";
+
+fn metrics_page() -> String {
+    let mut page = METRICS_HEAD.to_owned();
+    for family in metrics::ALL {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let unit = family.unit.map(Unit::name).unwrap_or_default();
+        writeln!(
+            page,
+            "| `{}` | {kind} | {unit} | {} | {} |",
+            family.name,
+            listed(family.labels),
+            family.help
+        )
+        .unwrap();
+    }
+    page.push_str(METRICS_PROCESS);
+    let doors: Vec<_> = DoorReason::ALL.iter().map(|reason| reason.label()).collect();
+    let rejects: Vec<_> = RejectReason::ALL.iter().map(|reason| reason.label()).collect();
+    let drops: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+    let results = verdict::Kind::ALL.map(verdict::Kind::label);
+    let states = DestinationState::ALL.map(DestinationState::label);
+    for (label, of, values) in [
+        ("door", "doors", &["grpc", "in_process"][..]),
+        ("reason", "`nyx_door_requests_refused_total`, `nyx_door_refused_bytes_total`", &doors),
+        ("reason", "`nyx_spans_rejected_total`", &rejects),
+        ("reason", "`nyx_destination_dropped_spans_total`", &drops),
+        ("reason", "`nyx_measure_unmeasured_spans_total`", &["damaged", "released"]),
+        ("result", "`nyx_destination_requests_total`", &results),
+        ("state", "`nyx_destination_state`", &states),
+    ] {
+        writeln!(page, "| `{label}` | {of} | {} |", listed(values)).unwrap();
+    }
+    page.push_str("\n`destination` is the name of an `[export.NAME]` table, `actor` the name of a child in the supervisor tree.\n");
+    page
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
