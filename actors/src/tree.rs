@@ -25,9 +25,9 @@ use actix_rt::{Arbiter, ArbiterHandle};
 
 use crate::{
     accept::{
-        Acceptor, Admission, Connection, ConnectionId, ConnectionLimits, Connections, DoorLedger, FlushError,
-        GrpcDoor, Http2Settings, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits, Scratches,
-        spread,
+        Acceptor, Admission, Buffers, Connection, ConnectionId, ConnectionLimits, Connections, DoorLedger,
+        FlushError, GrpcDoor, Http2Settings, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits,
+        Scratches, spread,
     },
     collect::SpanCollector,
     export::{DestinationConfig, DestinationStatus, OtlpExportActor},
@@ -217,6 +217,7 @@ impl Tree {
                 spans: Arc::clone(&spans),
                 collector: collector.recipient(),
                 scratches: Scratches::new(bounds),
+                buffers: Buffers::default(),
             });
             let arbiters = io.iter().map(Arbiter::handle).collect();
             let hand_over = spread(door, connections, arbiters, Arc::clone(&counts));

@@ -1,7 +1,7 @@
-//! A unary gRPC request's body, below tonic: admitted before it is buffered, and unpacked.
+//! A unary gRPC request's body: admitted before it is buffered, and read into one buffer.
 //!
-//! tonic reserves what a message's prefix declares, and unpacks, before any service runs. So the prefix
-//! is read here, and what tonic gets to see is a message that was admitted and is not packed:
+//! A library would reserve what a message's prefix declares, and unpack, before any service runs. So the
+//! door reads the message itself:
 //!
 //! ```text
 //!  0      1               5                5 + length
@@ -13,21 +13,19 @@
 //! Nothing here waits for room: a request that does not fit is refused.
 
 use std::{
-    collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
+use bytes::Bytes;
+use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Admission, Admitted, Arrival, Refusal, Reservation,
+    Admission, Admitted, Arrival, Buffers, Refusal, Reservation,
     unpack::{Unpacked, Unpacker},
 };
 
@@ -66,218 +64,147 @@ pub(crate) enum Packing {
     Gzip,
 }
 
-/// Where the body leaves the request's charge and ledger entry once it has come to its proper end.
-pub(crate) type AdmittedSlot = Arc<Mutex<Option<Admitted>>>;
-
-/// The body that tonic reads.
-pub(crate) struct AdmittedBody<B> {
+/// The body of a request, on its way to a message.
+pub(crate) struct AdmittedBody<'a, B> {
     inner: B,
-    state: State,
-    /// For tonic, in this order.
-    out: VecDeque<Bytes>,
-    /// `None` once its fate is known or handed on.
-    arrival: Option<Arrival>,
-    slot: AdmittedSlot,
-    admission: Admission,
+    /// What has come and is not taken.
+    unread: Bytes,
+    arrival: Arrival,
     packing: Packing,
+    admission: &'a Admission,
     limits: RequestLimits,
+    buffers: &'a Buffers,
     pace: Pace,
 }
 
-enum State {
-    /// The bytes of the prefix so far.
-    Prefix(BytesMut),
-    /// Passed on as it comes.
-    Plain { message: Expected, charged: Reservation },
-    /// `input` is what has come and is not unpacked.
-    Packed { message: Expected, input: Bytes, unpacker: Box<Unpacker> },
-    /// The message is complete; nothing but the end may follow.
-    Complete { charged: Reservation },
-    /// Handed on, or refused.
-    Over,
-}
-
-/// A message's declared length, and how much of it is still to come.
-#[derive(Clone, Copy)]
-struct Expected {
-    declared: usize,
-    left: usize,
-}
-
-impl Expected {
-    fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.left = self.left.checked_sub(bytes).ok_or(Refusal::Trailing)?;
-        Ok(())
-    }
-
-    fn truncated(self) -> Refusal {
-        Refusal::Truncated { bytes: self.declared - self.left, declared: self.declared }
-    }
-}
-
-impl<B> AdmittedBody<B> {
-    pub(crate) fn new(
-        inner: B,
-        arrival: Arrival,
-        packing: Packing,
-        admission: Admission,
-        limits: RequestLimits,
-    ) -> (Self, AdmittedSlot) {
-        let slot = AdmittedSlot::default();
-        let body = Self {
-            inner,
-            state: State::Prefix(BytesMut::with_capacity(PREFIX)),
-            out: VecDeque::new(),
-            arrival: Some(arrival),
-            slot: Arc::clone(&slot),
-            admission,
-            packing,
-            limits,
-            pace: Pace::new(),
-        };
-        (body, slot)
-    }
-
-    fn count(&mut self, bytes: usize) {
-        if let Some(arrival) = &mut self.arrival {
-            arrival.add_bytes(bytes);
-        }
-    }
-
-    fn received(&self) -> u64 {
-        self.arrival.as_ref().map_or(0, Arrival::bytes)
-    }
-
-    fn take(&mut self, mut data: Bytes) -> Result<(), Refusal> {
-        if let State::Prefix(prefix) = &mut self.state {
-            let more = data.split_to(data.len().min(PREFIX - prefix.len()));
-            prefix.extend_from_slice(&more);
-            if let &[flag, a, b, c, d] = prefix.as_ref() {
-                self.begin(flag, u32::from_be_bytes([a, b, c, d]) as usize)?;
-            }
-        }
-        if data.is_empty() {
-            return Ok(());
-        }
-        self.count(data.len());
-        match &mut self.state {
-            State::Plain { message, .. } => {
-                message.take(data.len())?;
-                self.out.push_back(data);
-            }
-            State::Packed { message, input, .. } => {
-                message.take(data.len())?;
-                *input = data;
-            }
-            State::Prefix(_) | State::Complete { .. } | State::Over => return Err(Refusal::Trailing),
-        }
-        self.complete_plain();
-        Ok(())
-    }
-
-    /// The prefix is here: the message gets its charge, or goes no further.
-    fn begin(&mut self, flag: u8, declared: usize) -> Result<(), Refusal> {
-        let limit = self.limits.max_request_bytes.min(self.admission.limit());
-        if declared > limit {
-            return Err(Refusal::TooLarge { bytes: declared, limit });
-        }
-        let message = Expected { declared, left: declared };
-        self.state = match (flag, self.packing) {
-            (0, _) => {
-                let charged = self.admission.try_reserve(declared)?;
-                self.out.push_back(prefix(declared));
-                State::Plain { message, charged }
-            }
-            (1, Packing::Gzip) => {
-                let charged = self.admission.try_reserve(declared)?;
-                let unpacker = Box::new(Unpacker::new(charged, limit));
-                State::Packed { message, input: Bytes::new(), unpacker }
-            }
-            (1, Packing::Identity) => return Err(Refusal::EncodingMissing),
-            (flag, _) => return Err(Refusal::CompressedFlag(flag)),
-        };
-        self.complete_plain();
-        Ok(())
-    }
-
-    fn complete_plain(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Over) {
-            State::Plain { message: Expected { left: 0, .. }, charged } => State::Complete { charged },
-            state => state,
-        };
-    }
-
-    /// Unpacks what has come; false when the thread should turn to others first.
-    fn unpack(&mut self) -> Result<bool, Refusal> {
-        let State::Packed { message, input, unpacker } = &mut self.state else { return Ok(true) };
-        let begin = unpacker.len();
-        while !input.is_empty() {
-            unpacker.step(input)?;
-            if unpacker.len() - begin >= UNPACKED_A_TURN {
-                return Ok(false);
-            }
-        }
-        if message.left > 0 {
-            return Ok(true);
-        }
-        if let State::Packed { unpacker, .. } = std::mem::replace(&mut self.state, State::Over) {
-            let Unpacked { pieces, len, charged } = unpacker.finish()?;
-            self.out.push_back(prefix(len));
-            self.out.extend(pieces);
-            self.state = State::Complete { charged };
-        }
-        Ok(true)
-    }
-
-    /// The body is at its end.
-    fn end(&mut self) -> Result<(), Refusal> {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Complete { charged } => {
-                if let Some(arrival) = self.arrival.take() {
-                    *self.slot.lock() = Some(Admitted { arrival, charged });
-                }
-                Ok(())
-            }
-            State::Prefix(prefix) if prefix.is_empty() => Err(Refusal::NoMessage),
-            State::Prefix(_) => Err(Refusal::TruncatedPrefix),
-            State::Plain { message, .. } | State::Packed { message, .. } => Err(message.truncated()),
-            State::Over => Ok(()),
-        }
-    }
-
-    fn refuse<E: From<Refusal>>(&mut self, refusal: Refusal) -> E {
-        self.state = State::Over;
-        self.out.clear();
-        if let Some(arrival) = self.arrival.take() {
-            arrival.refuse(refusal.reason());
-        }
-        E::from(refusal)
-    }
-}
-
-impl<B> AdmittedBody<B>
+impl<'a, B> AdmittedBody<'a, B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: fmt::Display,
 {
+    pub(crate) fn new(
+        inner: B,
+        arrival: Arrival,
+        packing: Packing,
+        admission: &'a Admission,
+        limits: RequestLimits,
+        buffers: &'a Buffers,
+    ) -> Self {
+        Self { inner, unread: Bytes::new(), arrival, packing, admission, limits, buffers, pace: Pace::new() }
+    }
+
+    /// The message, whole and not packed, with the request's charge and its entry in the ledger.
+    ///
+    /// # Errors
+    /// The refusal, which the ledger knows of; nothing stays charged.
+    pub(crate) async fn message(mut self) -> Result<(Bytes, Admitted), Refusal> {
+        match self.read().await {
+            Ok((message, charged)) => Ok((message, Admitted { arrival: self.arrival, charged })),
+            Err(refusal) => {
+                self.arrival.refuse(refusal.reason());
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(Bytes, Reservation), Refusal> {
+        let (flag, declared) = self.prefix().await?;
+        let limit = self.limits.max_request_bytes.min(self.admission.limit());
+        if declared > limit {
+            return Err(Refusal::TooLarge { bytes: declared, limit });
+        }
+        let admitted = match (flag, self.packing) {
+            (0, _) => {
+                let charged = self.admission.try_reserve(declared)?;
+                (self.plain(declared).await?, charged)
+            }
+            (1, Packing::Gzip) => {
+                let charged = self.admission.try_reserve(declared)?;
+                self.packed(declared, Unpacker::new(charged, limit)).await?
+            }
+            (1, Packing::Identity) => return Err(Refusal::EncodingMissing),
+            (flag, _) => return Err(Refusal::CompressedFlag(flag)),
+        };
+        match self.data().await? {
+            None => Ok(admitted),
+            Some(more) => self.take(&more, 0).map(|_never| admitted),
+        }
+    }
+
+    /// The message's flag and its declared length in bytes.
+    async fn prefix(&mut self) -> Result<(u8, usize), Refusal> {
+        let mut prefix = Vec::with_capacity(PREFIX);
+        loop {
+            if let &[flag, a, b, c, d] = prefix.as_slice() {
+                return Ok((flag, u32::from_be_bytes([a, b, c, d]) as usize));
+            }
+            let Some(mut data) = self.data().await? else {
+                return Err(if prefix.is_empty() { Refusal::NoMessage } else { Refusal::TruncatedPrefix });
+            };
+            prefix.extend_from_slice(&data.split_to(data.len().min(PREFIX - prefix.len())));
+            self.unread = data;
+        }
+    }
+
+    async fn plain(&mut self, declared: usize) -> Result<Bytes, Refusal> {
+        let mut message = self.buffers.take(declared);
+        while message.len() < declared {
+            let bytes = message.len();
+            let data = self.data().await?.ok_or(Refusal::Truncated { bytes, declared })?;
+            self.take(&data, declared - bytes)?;
+            message.extend_from_slice(&data);
+        }
+        Ok(message.freeze())
+    }
+
+    async fn packed(
+        &mut self,
+        declared: usize,
+        mut unpacker: Unpacker,
+    ) -> Result<(Bytes, Reservation), Refusal> {
+        let mut left = declared;
+        while left > 0 {
+            let bytes = declared - left;
+            let mut data = self.data().await?.ok_or(Refusal::Truncated { bytes, declared })?;
+            left = self.take(&data, left)?;
+            let mut begin = unpacker.len();
+            while !data.is_empty() {
+                unpacker.step(&mut data)?;
+                if unpacker.len() - begin >= UNPACKED_A_TURN {
+                    tokio::task::yield_now().await;
+                    begin = unpacker.len();
+                }
+            }
+        }
+        let Unpacked { pieces, len, charged } = unpacker.finish()?;
+        let mut message = self.buffers.take(len);
+        pieces.into_iter().for_each(|piece| message.extend_from_slice(&piece));
+        Ok((message.freeze(), charged))
+    }
+
+    /// Counts what has come of a message of which `left` bytes are to come, and says what is left then.
+    fn take(&mut self, data: &[u8], left: usize) -> Result<usize, Refusal> {
+        self.arrival.add_bytes(data.len());
+        left.checked_sub(data.len()).ok_or(Refusal::Trailing)
+    }
+
+    /// The next bytes, at least one; `None` at the body's end.
+    async fn data(&mut self) -> Result<Option<Bytes>, Refusal> {
+        match std::mem::take(&mut self.unread) {
+            unread if unread.is_empty() => poll_fn(|cx| self.poll_data(cx)).await,
+            unread => Ok(Some(unread)),
+        }
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Refusal>> {
         loop {
-            if !self.unpack()? {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if let Some(data) = self.out.pop_front() {
-                return Poll::Ready(Ok(Some(data)));
-            }
-            if matches!(self.state, State::Over) {
-                return Poll::Ready(Ok(None));
-            }
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     // A request's trailers say nothing that this door needs.
-                    if let Ok(data) = frame.into_data() {
-                        self.pace.moved();
-                        self.take(data)?;
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.pace.moved();
+                    if !data.is_empty() {
+                        return Poll::Ready(Ok(Some(data)));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -287,51 +214,15 @@ where
                 Poll::Ready(None) if !self.inner.is_end_stream() => {
                     return Poll::Ready(Err(Refusal::Disconnected("stream was reset".to_owned())));
                 }
-                Poll::Ready(None) => self.end()?,
+                Poll::Ready(None) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    let (received, limits) = (self.received(), self.limits);
+                    let (received, limits) = (self.arrival.bytes(), self.limits);
                     let waited = std::task::ready!(self.pace.poll_too_slow(cx, received, limits));
                     return Poll::Ready(Err(Refusal::SlowBody { bytes: received, waited }));
                 }
             }
         }
     }
-}
-
-impl<B> Body for AdmittedBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: fmt::Display,
-{
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let polled = std::task::ready!(self.poll_data(cx));
-        Poll::Ready(match polled {
-            Ok(data) => data.map(|data| Ok(Frame::data(data))),
-            Err(refusal) => Some(Err(self.refuse(refusal))),
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.out.is_empty() && matches!(self.state, State::Over)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
-    }
-}
-
-fn prefix(len: usize) -> Bytes {
-    let mut prefix = BytesMut::with_capacity(PREFIX);
-    prefix.put_u8(0);
-    // A length that came in, or grew under a limit of, 32 bits.
-    prefix.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
-    prefix.freeze()
 }
 
 /// How fast a body comes. There is no timer until it makes someone wait.

@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tonic::{Status, server::Grpc};
+use tonic::Status;
 
 use super::{
-    Accepted, Admission, Admitted, Arrival, Door, DoorLedger, Http2Settings, Refusal, RequestLimits, Stop,
+    Accepted, Admission, Admitted, Buffers, Door, DoorLedger, Http2Settings, Refusal, RequestLimits, Stop,
     Unanswered,
-    body::{AdmittedBody, AdmittedSlot, Packing},
-    codec::RawCodec,
+    body::{AdmittedBody, Packing},
     http2,
+    reply::Reply,
 };
 use crate::{
     collect::SpansCompleted,
@@ -56,6 +56,8 @@ pub struct GrpcDoor {
     pub collector: Recipient<SpansCompleted>,
     /// For the RED deltas.
     pub scratches: Scratches,
+    /// For the messages.
+    pub buffers: Buffers,
 }
 
 /// Scratches for the RED deltas of batches.
@@ -179,25 +181,34 @@ impl GrpcService {
         }
     }
 
-    async fn answer(self, request: http::Request<Incoming>) -> http::Response<tonic::body::Body> {
-        let arrival = self.door.ledger.received(&self.unanswered);
+    async fn answer(self, request: http::Request<Incoming>) -> http::Response<Reply> {
+        let door = &*self.door;
+        let arrival = door.ledger.received(&self.unanswered);
         let packing = match Self::admit(&request) {
             Ok(packing) => packing,
-            Err(refusal) => return refuse(arrival, refusal),
+            Err(refusal) => {
+                arrival.refuse(refusal.reason());
+                return refused(refusal);
+            }
         };
-        let (mut head, body) = request.into_parts();
-        head.headers.remove(GRPC_ENCODING);
-        let door = &self.door;
-        let (body, slot) = AdmittedBody::new(body, arrival, packing, door.admission.clone(), door.limits);
-        // What is larger was refused by the body.
-        let mut grpc = Grpc::new(RawCodec).max_decoding_message_size(usize::MAX);
-        let export = Export { door: Arc::clone(door), slot };
-        grpc.unary(export, http::Request::from_parts(head, body)).await
+        let body = AdmittedBody::new(
+            request.into_body(),
+            arrival,
+            packing,
+            &door.admission,
+            door.limits,
+            &door.buffers,
+        );
+        let exported = match body.message().await {
+            Ok((message, admitted)) => door.export(message, admitted).await,
+            Err(refusal) => Err(refusal),
+        };
+        exported.map_or_else(refused, |()| Reply::success())
     }
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for GrpcService {
-    type Response = http::Response<tonic::body::Body>;
+    type Response = http::Response<Reply>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
@@ -207,29 +218,7 @@ impl hyper::service::Service<http::Request<Incoming>> for GrpcService {
     }
 }
 
-/// Called by tonic with the message, after the body has come to its end.
-struct Export {
-    door: Arc<GrpcDoor>,
-    slot: AdmittedSlot,
-}
-
-impl tonic::server::UnaryService<Bytes> for Export {
-    /// An `ExportTraceServiceResponse` without a `partial_success` is no bytes.
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>>>>;
-
-    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let (door, admitted) = (Arc::clone(&self.door), self.slot.lock().take());
-        Box::pin(async move {
-            let admitted = admitted.ok_or_else(|| Status::internal("request was not admitted"))?;
-            door.export(request.into_inner(), admitted).await?;
-            Ok(tonic::Response::new(Bytes::new()))
-        })
-    }
-}
-
-fn refuse(arrival: Arrival, refusal: Refusal) -> http::Response<tonic::body::Body> {
-    arrival.refuse(refusal.reason());
+fn refused(refusal: Refusal) -> http::Response<Reply> {
     let not_grpc = matches!(refusal, Refusal::ContentType(_));
     let mut response = Status::from(refusal).into_http();
     if not_grpc {

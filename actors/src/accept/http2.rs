@@ -21,7 +21,7 @@ use http::{Request, Response};
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{DoorReason, Stop, Unanswered, socket::Socket};
+use super::{DoorReason, Stop, Unanswered, reply::Reply, socket::Socket};
 
 /// Settings of the HTTP/2 connections of a door.
 ///
@@ -91,7 +91,7 @@ pub(crate) async fn serve<S>(
     unanswered: Unanswered,
     mut stop: Stop,
 ) where
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible> + 'static,
+    S: Service<Request<Incoming>, Response = Response<Reply>, Error = Infallible> + 'static,
 {
     let socket = tokio::select! {
         biased;

@@ -1,8 +1,8 @@
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use flate2::{Compression, write::GzEncoder};
-use futures_util::FutureExt as _;
-use http_body_util::BodyExt as _;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use http_body::Frame;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
@@ -43,20 +43,27 @@ struct Case {
     ledger: Arc<DoorLedger>,
     admission: Admission,
     feed: Option<mpsc::UnboundedSender<Option<Bytes>>>,
-    body: AdmittedBody<Fed>,
-    slot: AdmittedSlot,
+    message: LocalBoxFuture<'static, Result<(Bytes, Admitted), Refusal>>,
 }
 
 const LIMIT: usize = 1 << 20;
 
 fn case(packing: Packing, in_flight_max: usize) -> Case {
+    case_with(packing, in_flight_max, LIMIT)
+}
+
+fn case_with(packing: Packing, in_flight_max: usize, max_request_bytes: usize) -> Case {
     let (ledger, admission) = (Arc::new(DoorLedger::default()), Admission::new(in_flight_max));
     let (feed, frames) = mpsc::unbounded_channel();
     let arrival = ledger.received(&Unanswered::default());
-    let limits = RequestLimits { max_request_bytes: LIMIT, ..RequestLimits::default() };
+    let limits = RequestLimits { max_request_bytes, ..RequestLimits::default() };
     let inner = Fed { frames, ended: false };
-    let (body, slot) = AdmittedBody::new(inner, arrival, packing, admission.clone(), limits);
-    Case { ledger, admission, feed: Some(feed), body, slot }
+    let charging = admission.clone();
+    let message = Box::pin(async move {
+        let buffers = Buffers::default();
+        AdmittedBody::new(inner, arrival, packing, &charging, limits, &buffers).message().await
+    });
+    Case { ledger, admission, feed: Some(feed), message }
 }
 
 impl Case {
@@ -64,26 +71,20 @@ impl Case {
         self.feed.as_ref().unwrap().send(Some(bytes.into())).unwrap();
     }
 
-    async fn frame(&mut self) -> Option<Result<Bytes, Status>> {
-        let frame = self.body.frame().await?;
-        Some(frame.map(|frame| frame.into_data().unwrap()))
+    /// Reads what was fed, which is not all.
+    fn reads_on(&mut self) {
+        assert!((&mut self.message).now_or_never().is_none(), "it is over");
     }
 
-    /// Everything to the end of the body.
-    async fn rest(&mut self) -> Result<Vec<u8>, Status> {
+    /// The message, which ends with what was fed.
+    async fn rest(&mut self) -> Result<(Bytes, Admitted), Status> {
         self.feed = None;
-        let mut all = Vec::new();
-        while let Some(data) = self.frame().await {
-            all.extend_from_slice(&data?);
-        }
-        Ok(all)
+        Ok((&mut self.message).await?)
     }
 
     async fn refused(&mut self) -> (Code, String) {
         let status = self.rest().await.unwrap_err();
         assert_eq!(self.admission.in_flight(), 0);
-        assert!(self.slot.lock().is_none());
-        assert!(self.body.is_end_stream());
         (status.code(), status.message().to_owned())
     }
 
@@ -117,8 +118,8 @@ async fn a_message_passes_as_it_came_however_it_is_cut_and_is_handed_on_with_its
     for cut in 1..=framed.len() {
         let mut case = case(Packing::Gzip, LIMIT);
         framed.chunks(cut).for_each(|piece| case.feed(piece.to_vec()));
-        assert_eq!(case.rest().await.unwrap(), framed, "in pieces of {cut}");
-        let admitted = case.slot.lock().take().unwrap();
+        let (read, admitted) = case.rest().await.unwrap();
+        assert_eq!(read, message, "in pieces of {cut}");
         assert_eq!((admitted.charged.bytes(), admitted.arrival.bytes()), (200, 200));
         assert_eq!((case.admission.in_flight(), case.counts().pending.bytes), (200, 200));
     }
@@ -131,8 +132,8 @@ async fn a_packed_message_is_unpacked_however_it_is_cut() {
     for cut in [1, 7, 4096, wire.len()] {
         let mut case = case(Packing::Gzip, LIMIT);
         wire.chunks(cut).for_each(|piece| case.feed(piece.to_vec()));
-        assert_eq!(case.rest().await.unwrap(), framed(0, &message), "in pieces of {cut}");
-        let admitted = case.slot.lock().take().unwrap();
+        let (read, admitted) = case.rest().await.unwrap();
+        assert_eq!(read, message, "in pieces of {cut}");
         assert_eq!(admitted.charged.bytes(), message.len());
         assert_eq!(admitted.arrival.bytes(), wire.len() as u64 - 5);
     }
@@ -142,9 +143,9 @@ async fn a_packed_message_is_unpacked_however_it_is_cut() {
 async fn the_prefix_alone_charges_the_whole_message() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, &[1; 1000])[..5].to_vec());
-    assert_eq!(case.frame().await.unwrap().unwrap().len(), 5);
+    case.reads_on();
     assert_eq!((case.admission.in_flight(), case.counts().received.bytes), (1000, 0));
-    drop(case.body);
+    drop(case.message);
     assert_eq!(case.admission.in_flight(), 0);
     assert_eq!(case.ledger.counts().refused(DoorReason::Disconnected).requests, 1);
 }
@@ -163,7 +164,8 @@ async fn what_does_not_fit_beside_others_is_refused_and_not_waited_for() {
     let mut case = case(Packing::Gzip, LIMIT);
     let _others = case.admission.try_reserve(LIMIT - 100).unwrap();
     case.feed(framed(0, &[1; 101])[..6].to_vec());
-    let status = case.frame().await.unwrap().unwrap_err();
+    // The body goes on; the refusal does not wait for it.
+    let status = Status::from((&mut case.message).await.unwrap_err());
     assert_eq!(status.message(), "1048476 of 1048576 bytes are in flight, 101 more do not fit");
     assert!(!status.details().is_empty());
     assert_eq!(case.refusals(), [(DoorReason::Admission, 1)]);
@@ -180,11 +182,11 @@ async fn a_bomb_is_refused_at_the_limit() {
 
 #[tokio::test]
 async fn unpacking_gives_other_requests_of_the_thread_their_turn() {
-    let mut case = case(Packing::Gzip, 64 * LIMIT);
-    case.body.limits.max_request_bytes = 16 * LIMIT;
+    let mut case = case_with(Packing::Gzip, 64 * LIMIT, 16 * LIMIT);
     case.feed(framed(1, &packed(&vec![0; 8 * LIMIT])));
+    case.feed = None;
     let mut turns = 1;
-    while case.body.frame().now_or_never().is_none() {
+    while (&mut case.message).now_or_never().is_none() {
         turns += 1;
     }
     assert!((7..=9).contains(&turns), "{turns} turns");
@@ -219,8 +221,8 @@ async fn what_is_no_unary_request_is_invalid() {
 async fn an_empty_message_is_complete_with_its_prefix() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, b""));
-    assert_eq!(case.rest().await.unwrap(), framed(0, b""));
-    assert_eq!(case.slot.lock().take().unwrap().charged.bytes(), 0);
+    let (read, admitted) = case.rest().await.unwrap();
+    assert_eq!((read.len(), admitted.charged.bytes()), (0, 0));
 }
 
 #[tokio::test]
@@ -267,16 +269,14 @@ proptest! {
         wire.chunks(cut).for_each(|piece| case.feed(piece.to_vec()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let read = runtime.block_on(case.rest());
-        let admitted = case.slot.lock().take();
-        prop_assert_eq!(read.is_ok(), admitted.is_some());
-        if let (Ok(read), Some(admitted)) = (&read, &admitted) {
-            prop_assert_eq!(admitted.charged.bytes(), read.len() - 5);
-            prop_assert_eq!(case.admission.in_flight(), read.len() - 5);
+        if let Ok((read, admitted)) = &read {
+            prop_assert_eq!(admitted.charged.bytes(), read.len());
+            prop_assert_eq!(case.admission.in_flight(), read.len());
             if change.is_none() && flag.is_none() {
-                prop_assert_eq!(&read[5..], &message[..]);
+                prop_assert_eq!(&read[..], &message[..]);
             }
         }
-        drop(admitted);
+        drop(read);
         let counts = case.counts();
         prop_assert_eq!((counts.pending.requests, counts.refused_total().requests), (0, 1));
         prop_assert!(counts.received.bytes <= wire.len() as u64);
@@ -288,12 +288,13 @@ proptest! {
 async fn a_body_that_comes_too_slowly_is_refused_after_the_timeout() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, &[1; 1000])[..100].to_vec());
-    assert_eq!(case.frame().await.unwrap().unwrap().len(), 5);
-    assert_eq!(case.frame().await.unwrap().unwrap().len(), 95);
+    case.reads_on();
+    assert_eq!(case.counts().received.bytes, 95);
     tokio::time::advance(Duration::from_secs(20)).await;
     case.feed(vec![1; 100]);
-    assert_eq!(case.frame().await.unwrap().unwrap().len(), 100);
-    let status = case.frame().await.unwrap().unwrap_err();
+    case.reads_on();
+    assert_eq!(case.counts().received.bytes, 195);
+    let status = Status::from((&mut case.message).await.unwrap_err());
     let text = "request's body came too slowly: 195 bytes in 30s";
     assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, text));
     assert_eq!(case.refusals(), [(DoorReason::SlowBody, 1)]);
@@ -304,13 +305,14 @@ async fn a_body_that_comes_too_slowly_is_refused_after_the_timeout() {
 async fn a_body_that_keeps_the_pace_may_take_longer_and_then_no_pause() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, &vec![1; LIMIT])[..5].to_vec());
-    assert_eq!(case.frame().await.unwrap().unwrap().len(), 5);
-    for _ in 0..10 {
+    case.reads_on();
+    for n in 1..=10 {
         tokio::time::advance(Duration::from_secs(20)).await;
         case.feed(vec![1; 20 * 1024]);
-        assert_eq!(case.frame().await.unwrap().unwrap().len(), 20 * 1024);
+        case.reads_on();
+        assert_eq!(case.counts().received.bytes, n * 20 * 1024);
     }
-    let status = case.frame().await.unwrap().unwrap_err();
+    let status = Status::from((&mut case.message).await.unwrap_err());
     let text = "request's body came too slowly: 204800 bytes in 230s";
     assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, text));
 }
@@ -319,18 +321,16 @@ async fn a_body_that_keeps_the_pace_may_take_longer_and_then_no_pause() {
 async fn a_byte_a_second_is_refused_when_the_timeout_is_over() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, &[1; 1000])[..5].to_vec());
-    case.frame().await.unwrap().unwrap();
+    case.reads_on();
     let begun = Instant::now();
-    let status = loop {
+    let refusal = loop {
         tokio::time::advance(Duration::from_secs(1)).await;
         case.feed(vec![1]);
         // Its own second may be its last: the byte is seen first.
-        if case.frame().await.unwrap().is_ok() {
-            match case.frame().now_or_never() {
-                None => continue,
-                Some(refused) => break refused.unwrap().unwrap_err(),
-            }
+        if let Some(read) = (&mut case.message).now_or_never() {
+            break read.unwrap_err();
         }
     };
-    assert_eq!((status.code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 30));
+    assert_eq!((Status::from(refusal).code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 30));
+    assert_eq!(case.counts().received.bytes, 30);
 }

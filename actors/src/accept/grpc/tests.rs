@@ -7,6 +7,7 @@ use std::{
 use actix_rt::{Arbiter, ArbiterHandle};
 use bytes::{BufMut, BytesMut};
 use futures_util::future::{Either, select};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::client::conn::http2 as client_http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -90,6 +91,7 @@ impl Rig {
             spans: Arc::default(),
             collector,
             scratches: Scratches::new(Arc::new(Bounds::default())),
+            buffers: Buffers::default(),
         });
         let connections = Arc::new(Connections::default());
         let listener = Listener::bind(&setup.listen).unwrap();
@@ -150,10 +152,23 @@ impl Rig {
     }
 
     async fn send_to(&self, path: &'static str, message: impl Into<Bytes>) -> Result<Bytes, Status> {
-        let mut client = tonic::client::Grpc::new(self.channel().await);
-        client.ready().await.unwrap();
-        let request = tonic::Request::new(message.into());
-        client.unary(request, path.parse().unwrap(), RawCodec).await.map(tonic::Response::into_inner)
+        let (head, body) = self.post(path, framed(&message.into())).await.into_parts();
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().unwrap_or(&head.headers);
+        match Status::from_header_map(trailers).unwrap() {
+            status if status.code() == Code::Ok => Ok(body.to_bytes()),
+            status => Err(status),
+        }
+    }
+
+    /// A response as it comes over a connection of its own.
+    async fn post(&self, path: &'static str, body: Bytes) -> http::Response<Incoming> {
+        let mut by_hand = ByHand::new(TcpStream::connect(self.address()).await.unwrap()).await;
+        let mut request = by_hand.request.take().unwrap();
+        *request.uri_mut() = format!("http://door{path}").parse().unwrap();
+        by_hand.body.send(body).unwrap();
+        drop(by_hand.body);
+        by_hand.sender.send_request(request).await.unwrap()
     }
 
     fn counts(&self) -> DoorCounts {
@@ -295,6 +310,7 @@ async fn what_is_kept_of_a_large_request_is_no_larger_than_what_was_charged() {
     let rig = Rig::new().await;
     let (response, bytes) = rig.export(large_request(900_000), KEPT).await;
     response.unwrap();
+    rig.door.buffers.forget();
     let capacity = bytes.try_into_mut().unwrap().capacity();
     assert!(capacity <= large_request(900_000).encoded_len() + 5, "{capacity}");
 }
@@ -385,6 +401,54 @@ async fn other_methods_and_encodings_are_not_implemented() {
     let response = by_hand.sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     rig.settled(&[(DoorReason::Unsupported, 3)]);
+}
+
+#[actix_rt::test]
+async fn a_success_is_headers_an_empty_message_and_trailers() {
+    let rig = Rig::new().await;
+    let mut response = rig.post(EXPORT, framed(&request(0).encode_to_vec())).await;
+    assert_eq!((response.status(), response.version()), (StatusCode::OK, http::Version::HTTP_2));
+    let content_type = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
+    assert_eq!(response.headers(), &content_type);
+    let body = response.body_mut();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), &[0; 5][..]);
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers, HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]));
+    assert!(body.frame().await.is_none());
+}
+
+#[actix_rt::test]
+async fn a_refusal_is_headers_alone() {
+    let rig = Rig::new().await;
+    let bodies = [
+        (framed(b"")[..4].to_vec(), "request%20ends%20within%20its%20length%20prefix"),
+        ([&framed(b"")[..], b"!"].concat(), "request%20goes%20on%20after%20its%20message"),
+    ];
+    for (body, text) in bodies {
+        let response = rig.post(EXPORT, body.into()).await;
+        assert!(response.body().is_end_stream());
+        let expected = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", "3"),
+            ("grpc-message", text),
+            ("grpc-accept-encoding", "identity,gzip"),
+        ];
+        let seen = response.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
+        assert_eq!((response.status(), seen.collect::<Vec<_>>()), (StatusCode::OK, expected.to_vec()));
+    }
+    rig.settled(&[(DoorReason::Invalid, 2)]);
+}
+
+#[actix_rt::test]
+async fn a_buffer_that_the_log_has_let_go_of_holds_the_next_request() {
+    let rig = Rig::new().await;
+    let (_, first) = rig.export(large_request(100_000), KEPT).await;
+    let at = first.as_ptr();
+    let (_, second) = rig.export(large_request(100_000), KEPT).await;
+    drop(first);
+    let (_, third) = rig.export(large_request(100_000), KEPT).await;
+    assert_eq!((second.as_ptr() == at, third.as_ptr() == at), (false, true));
+    assert_eq!(third, large_request(100_000).encode_to_vec());
 }
 
 #[actix_rt::test]
@@ -624,7 +688,7 @@ struct Brittle(Arc<GrpcDoor>);
 struct BrittleService(Rc<GrpcService>);
 
 impl hyper::service::Service<http::Request<Incoming>> for BrittleService {
-    type Response = http::Response<tonic::body::Body>;
+    type Response = http::Response<Reply>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
