@@ -14,6 +14,7 @@ use tonic::Status;
 
 /// The prefix of a message without bytes: an `ExportTraceServiceResponse` without a `partial_success`.
 const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// The body of a response.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,6 @@ impl Reply {
         response
     }
 }
-
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 impl Body for Reply {
     type Data = Bytes;
