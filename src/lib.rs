@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod exit;
+mod limits;
 pub mod logging;
 pub mod run;
 

@@ -14,6 +14,7 @@ use crate::{
     admin::{AdminPages, AdminSocket},
     config::Config,
     exit::{Failure, SOFTWARE, UNAVAILABLE},
+    limits,
 };
 
 /// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
@@ -25,6 +26,7 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the supervisor gave up.
 pub fn run(config: Config) -> Result<(), Failure> {
+    limits::raise_open_files(config.ingest.max_connections);
     actix_rt::System::new().block_on(async {
         let daemon = Daemon::start(&config).await?;
         let mut signals = Signals::new()?;
