@@ -1,4 +1,4 @@
-//! The command line: `sink`, `load` and `run`.
+//! The command line: `sink`, `load`, `run`, `hold` and `scale`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,10 +15,14 @@ use crate::run::{self, Settings, Subject};
 use crate::sink::{self, Faults, lock};
 use crate::spans::{RUN_MAX, SEQUENCE_MAX};
 use crate::tally::Tally;
-use crate::{interrupted, load, process};
+use crate::{hold, interrupted, load, process, scale};
 
 /// A sink's memory is a byte a span number.
 const CAPACITY_MAX: u64 = 200_000_000;
+/// An address has about 28,000 ports for outgoing connections.
+const CONNECTIONS_MAX: i64 = 25_000;
+/// Spans that are sent while the connections are idle.
+const SCALE_SPANS: u64 = 2_048;
 const _: () = assert!(CAPACITY_MAX < SEQUENCE_MAX);
 
 /// Load generator, counting sink and runner for telemetry daemons.
@@ -38,6 +42,40 @@ pub(crate) enum Command {
     Load(LoadOptions),
     /// Measures nyx and Rotel in turn between load and sink; prints a Markdown table and writes JSON.
     Run(RunOptions),
+    /// Holds idle HTTP/2 connections until the server ends them, then prints a JSON report.
+    Hold(HoldOptions),
+    /// Measures nyx with many idle connections, held by a process of their own; prints JSON. Ends with 0 only if the
+    /// daemon worked meanwhile, ended every connection in order and exited with 0.
+    Scale(ScaleOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldOptions {
+    /// Where to connect, as http://host:port.
+    #[arg(long)]
+    target: String,
+    /// How many connections.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    connections: u32,
+    /// Connections are given up after this many seconds, from the start.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleOptions {
+    /// How many connections.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    connections: u32,
+    /// How long they are idle before anything is asked of the daemon, in seconds.
+    #[arg(long, default_value_t = 65, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    idle_seconds: u64,
+    /// nyx-daemon's binary; auto builds it in release form.
+    #[arg(long, default_value = "auto")]
+    nyx: String,
+    /// A further setting of nyx's, as --nyx-env NYX__SECTION__KEY=value; may be repeated.
+    #[arg(long, value_parser = setting)]
+    nyx_env: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -163,7 +201,53 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode, String> {
                 stopped = interrupted() => stopped.map(|()| ExitCode::from(130)),
             }
         }
+        Command::Hold(options) => hold(&options).await,
+        Command::Scale(options) => {
+            tokio::select! {
+                done = scale(&options) => done,
+                stopped = interrupted() => stopped.map(|()| ExitCode::from(130)),
+            }
+        }
     }
+}
+
+async fn hold(options: &HoldOptions) -> Result<ExitCode, String> {
+    let connections = options.connections as usize;
+    hold::raise_open_files(connections)?;
+    let limit = Duration::from_secs(options.seconds);
+    let report = tokio::select! {
+        report = hold::run(hold::Plan { target: resolve(&options.target)?, connections, limit }) => report,
+        stopped = interrupted() => return stopped.map(|()| ExitCode::from(130)),
+    };
+    print_json(&report)?;
+    Ok(exit(report.failed + report.cut_off == 0))
+}
+
+async fn scale(options: &ScaleOptions) -> Result<ExitCode, String> {
+    let folder = work_folder()?;
+    let nyx = Subject::Nyx(nyx_path(&options.nyx)?, options.nyx_env.clone());
+    let settings = Settings {
+        spans: SCALE_SPANS,
+        warm_up: 0,
+        per_request: 512,
+        connections: 1,
+        in_flight: 1,
+        rate: None,
+        limit: Duration::from_secs(30),
+        folder,
+    };
+    let rod = std::env::current_exe().map_err(|why| format!("cannot find this program: {why}"))?;
+    let idle = Duration::from_secs(options.idle_seconds);
+    let scale = scale::measure(&nyx, &settings, &rod, options.connections as usize, idle).await?;
+    print_json(&scale)?;
+    Ok(exit(scale.is_good()))
+}
+
+/// Where the rod writes; made if it is not there.
+fn work_folder() -> Result<PathBuf, String> {
+    let folder = target_folder().join("rod");
+    std::fs::create_dir_all(&folder).map_err(|why| format!("cannot create {}: {why}", folder.display()))?;
+    Ok(folder)
 }
 
 async fn sink(options: &SinkOptions) -> Result<ExitCode, String> {
@@ -230,8 +314,7 @@ fn resolve(target: &str) -> Result<SocketAddr, String> {
 }
 
 fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
-    let folder = target_folder().join("rod");
-    std::fs::create_dir_all(&folder).map_err(|why| format!("cannot create {}: {why}", folder.display()))?;
+    let folder = work_folder()?;
     let shape = &options.shape;
     let settings = Settings {
         spans: options.spans,

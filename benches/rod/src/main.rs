@@ -3,11 +3,13 @@
 
 mod cli;
 mod grpc;
+mod hold;
 mod ledger;
 mod load;
 mod process;
 mod report;
 mod run;
+mod scale;
 mod sink;
 mod spans;
 mod tally;

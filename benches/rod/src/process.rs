@@ -8,11 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 const READY_POLL: Duration = Duration::from_millis(20);
+const END_POLL: Duration = Duration::from_millis(2);
 /// The end of a program's output that stands in an error.
 const LOG_TAIL_BYTES: usize = 2_000;
 /// The largest page read from a measured program.
@@ -101,6 +103,41 @@ impl Program {
         }
     }
 
+    /// Asks it to end: how long that took, and its exit status. One that does not end within `limit` is killed and
+    /// has none.
+    pub(crate) async fn terminate(mut self, limit: Duration) -> (Duration, Option<i32>) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        self.end(limit).await
+    }
+
+    /// Waits for its end, which it finds by itself, and reads the JSON at the end of its output.
+    ///
+    /// # Errors
+    /// Where there is none, with the end of its output.
+    pub(crate) async fn report<T: DeserializeOwned>(mut self, limit: Duration) -> Result<T, String> {
+        self.end(limit).await;
+        let output = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let json =
+            output.find("\n{").or(output.starts_with('{').then_some(0)).and_then(|at| output.get(at..));
+        serde_json::from_str(json.unwrap_or_default())
+            .map_err(|why| format!("no report: {why}{}", self.tail()))
+    }
+
+    async fn end(&mut self, limit: Duration) -> (Duration, Option<i32>) {
+        let asked = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return (asked.elapsed(), status.code());
+            }
+            if asked.elapsed() >= limit {
+                return (asked.elapsed(), None);
+            }
+            sleep(END_POLL).await;
+        }
+    }
+
     fn tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let end = text.get(text.len().saturating_sub(LOG_TAIL_BYTES)..).unwrap_or_default();
@@ -159,10 +196,15 @@ pub(crate) fn version(path: &Path) -> String {
 
 /// The JSON at `http://address/path`, if there is any within a second.
 pub(crate) async fn json_page(address: SocketAddr, path: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(&text_page(address, path).await?).ok()
+}
+
+/// The text at `http://address/path`, if there is any within a second.
+pub(crate) async fn text_page(address: SocketAddr, path: &str) -> Option<String> {
     let page = timeout(Duration::from_secs(1), page(address, path)).await.ok()?.ok()?;
     let (head, body) = page.split_once("\r\n\r\n")?;
     head.split_ascii_whitespace().nth(1).filter(|status| *status == "200")?;
-    serde_json::from_str(body).ok()
+    Some(body.to_owned())
 }
 
 // HTTP/1.0, so that the answer comes whole and the connection ends with it.

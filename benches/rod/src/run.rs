@@ -101,15 +101,15 @@ impl Trial {
 }
 
 /// A sink on a thread and a runtime of its own, which end when this is dropped.
-struct SinkThread {
-    address: SocketAddr,
-    tally: Arc<Mutex<Tally>>,
+pub(crate) struct SinkThread {
+    pub(crate) address: SocketAddr,
+    pub(crate) tally: Arc<Mutex<Tally>>,
     thread: Option<std::thread::JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl SinkThread {
-    async fn start(run: u32, capacity: u64) -> Result<Self, String> {
+    pub(crate) async fn start(run: u32, capacity: u64) -> Result<Self, String> {
         let listener = sink::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let address = listener.local_addr().map_err(|why| why.to_string())?;
         let listener = listener.into_std().map_err(|why| why.to_string())?;
@@ -134,7 +134,7 @@ impl SinkThread {
     }
 
     /// Waits until `distinct` spans have come: when the last did, or none after `limit`.
-    async fn arrival_of(&self, distinct: u64, limit: Duration) -> Option<Instant> {
+    pub(crate) async fn arrival_of(&self, distinct: u64, limit: Duration) -> Option<Instant> {
         let until = Instant::now() + limit;
         loop {
             {
@@ -225,19 +225,19 @@ fn seconds_between(before: Usage, after: Usage) -> f64 {
     after.cpu_s - before.cpu_s
 }
 
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 
 /// The program under measurement, if there is one, and the address that the load goes to.
-struct Running {
-    program: Option<Program>,
-    door: SocketAddr,
-    admin: Option<SocketAddr>,
+pub(crate) struct Running {
+    pub(crate) program: Option<Program>,
+    pub(crate) door: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Running {
-    async fn start(
+    pub(crate) async fn start(
         subject: &Subject,
         settings: &Settings,
         sink: SocketAddr,
@@ -265,14 +265,14 @@ impl Running {
         Ok(Self { program: Some(program), door, admin })
     }
 
-    async fn settle(&self) -> Result<Option<Usage>, String> {
+    pub(crate) async fn settle(&self) -> Result<Option<Usage>, String> {
         if self.program.is_some() {
             sleep(REST).await;
         }
         self.usage()
     }
 
-    fn usage(&self) -> Result<Option<Usage>, String> {
+    pub(crate) fn usage(&self) -> Result<Option<Usage>, String> {
         self.program.as_ref().map(Program::usage).transpose()
     }
 
