@@ -78,6 +78,8 @@ pub struct TreeConfig {
     pub grpc: Option<Listener>,
     /// How often children may fail before the root gives up.
     pub intensity: Intensity,
+    /// How long children wait before they are started again.
+    pub backoff: Backoff,
 }
 
 impl Default for TreeConfig {
@@ -97,6 +99,7 @@ impl Default for TreeConfig {
             commit_timeout: Duration::from_secs(5),
             grpc: None,
             intensity: Intensity { max_restarts: 10, window: Duration::from_secs(60) },
+            backoff: backoff(),
         }
     }
 }
@@ -126,13 +129,15 @@ impl Tree {
         }));
         let spans = Arc::new(SpanLedger::default());
         let mut supervisor = Supervisor::new("root", Strategy::OneForOne, config.intensity);
+        let child = |name: String| ChildSpec::new(name).backoff(config.backoff);
 
         let red = Arc::new(RedShared::new(Bounds::default(), SERIES_MAX_DEFAULT));
         let bounds = Arc::clone(red.bounds());
         let metrics = config.measure.then(|| {
             let (log, red) = (Arc::clone(&log), Arc::clone(&red));
-            supervisor
-                .child(child("metrics"), move || Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red))))
+            supervisor.child(child("metrics".to_owned()), move || {
+                Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red)))
+            })
         });
 
         let mut exporters = Vec::new();
@@ -158,7 +163,7 @@ impl Tree {
             let log = Arc::clone(&log);
             let exporters: Vec<_> = exporters.iter().map(ActorRef::recipient).collect();
             let metrics = metrics.as_ref().map(ActorRef::recipient);
-            let spec = child("collector").inbox_capacity(COLLECTOR_INBOX);
+            let spec = child("collector".to_owned()).inbox_capacity(COLLECTOR_INBOX);
             supervisor.child(spec, move || {
                 Ok(SpanCollector::new(Arc::clone(&log), exporters.clone(), metrics.clone()))
             })
@@ -221,7 +226,7 @@ impl Tree {
             });
             let arbiters = io.iter().map(Arbiter::handle).collect();
             let hand_over = spread(door, connections, arbiters, Arc::clone(&counts));
-            supervisor.child(child("acceptor.grpc"), move || {
+            supervisor.child(child("acceptor.grpc".to_owned()), move || {
                 Acceptor::new(&listener, Arc::clone(&hand_over), Arc::clone(&counts)).map_err(StartError::new)
             });
         }
@@ -258,10 +263,9 @@ impl Tree {
 }
 
 /// Children come back quickly at first: senders wait in the meantime.
-fn child(name: impl Into<String>) -> ChildSpec {
+fn backoff() -> Backoff {
     let (initial, cap, stable) = (Duration::from_millis(20), Duration::from_secs(3), Duration::from_secs(30));
-    let backoff = Backoff::new(initial, 2.0, cap, 0.2, stable).unwrap_or_default();
-    ChildSpec::new(name).backoff(backoff)
+    Backoff::new(initial, 2.0, cap, 0.2, stable).unwrap_or_default()
 }
 
 /// An io thread, and the outbox of its in-process connections.
