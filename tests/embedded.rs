@@ -26,12 +26,13 @@ fn a_plain_program_gets_spans_out_of_both_doors_and_a_clean_end() {
     let observed = telemetry.observed().clone();
     let Some(&ListenAddr::Tcp(door)) = telemetry.grpc_door() else { panic!("{:?}", telemetry.grpc_door()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let report = runtime.block_on(tokio::time::timeout(LIMIT, async {
+    let use_it = async {
         assert_eq!(deliver(&mut client(door), 100..200).await, 0);
         telemetry.flush().await.unwrap();
         assert_eq!(observed.stats().spans.accepted, 200);
         telemetry.shutdown().await
-    }));
+    };
+    let report = runtime.block_on(async { tokio::time::timeout(LIMIT, use_it).await });
     let report = report.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert!(connection.is_closed());

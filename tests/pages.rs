@@ -161,7 +161,9 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         assert!(destination["last_error"]["message"].is_string(), "{destination}");
         assert!(destination["last_error"]["at"].is_u64() && destination["last_success"].is_u64());
 
-        assert_eq!(keys(&stats["log"]), ["bytes", "dead_letters", "end", "max_bytes", "records", "start"]);
+        let log = ["bytes", "dead_letters", "durability", "end", "max_bytes", "records", "start"];
+        assert_eq!(keys(&stats["log"]), log);
+        assert_eq!(stats["log"]["durability"], "memory");
         assert_eq!((&stats["log"]["end"], &stats["log"]["max_bytes"]), (&json!(60), &json!(256 << 20)));
         let actors: BTreeMap<&str, &Value> =
             stats["actors"].as_array().unwrap().iter().map(|a| (a["name"].as_str().unwrap(), a)).collect();
