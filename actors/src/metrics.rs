@@ -207,6 +207,8 @@ families! {
         "Restarts after a failure.";
     ACTOR_PANICS: Counter = "nyx_actor_panics_total" ["actor"]
         "Failures that were panics.";
+    ACTOR_STUCK: Counter = "nyx_actor_stuck_total" ["actor"]
+        "Replacements of an actor that had messages and handled none.";
     ACTOR_ACCEPTED: Counter = "nyx_actor_accepted_messages_total" ["actor"]
         "Messages that the inbox took.";
     ACTOR_HANDLED: Counter = "nyx_actor_handled_messages_total" ["actor"]

@@ -130,6 +130,8 @@ pub struct ActorStats {
     pub restarts: u64,
     /// How often it panicked; of the connections, their panics.
     pub panics: u64,
+    /// How often it had messages and handled none, and was replaced.
+    pub stuck: u64,
     /// Messages that wait.
     pub inbox_depth: u64,
     /// Messages accepted; equal to handled + lost + abandoned + waiting + in hand.
@@ -153,6 +155,7 @@ impl From<ChildRecord> for ActorStats {
             state: record.state,
             restarts: record.restarts,
             panics: record.panics,
+            stuck: record.stuck,
             inbox_depth: record.inbox.depth,
             accepted: record.inbox.accepted,
             handled: record.inbox.handled,
@@ -404,6 +407,7 @@ fn actor_metrics(page: &mut Page, record: &ChildRecord) {
     let (name, inbox) = (record.name.as_str(), &record.inbox);
     page.counter(&metrics::ACTOR_RESTARTS, [name], record.restarts);
     page.counter(&metrics::ACTOR_PANICS, [name], record.panics);
+    page.counter(&metrics::ACTOR_STUCK, [name], record.stuck);
     page.counter(&metrics::ACTOR_ACCEPTED, [name], inbox.accepted);
     page.counter(&metrics::ACTOR_HANDLED, [name], inbox.handled);
     page.counter(&metrics::ACTOR_LOST, [name], inbox.lost);

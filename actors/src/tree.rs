@@ -12,6 +12,7 @@
 //! ```
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -36,7 +37,7 @@ use crate::{
     observe::{Observed, ObservedDestination, ObservedDoor},
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
-        ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError,
+        ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
     },
 };
 
@@ -367,6 +368,14 @@ impl Running {
     /// Waits until the root gives up.
     pub async fn escalated(&self) -> Arc<Failure> {
         self.tree.escalated().await
+    }
+
+    /// Bounds the shutdown from outside, see [`RunningTree::watchdog`].
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn watchdog(&self, limit: Duration, status: i32) -> io::Result<Watchdog> {
+        self.tree.watchdog(limit, status)
     }
 
     /// Stops all children in reverse order, within `deadline` altogether.

@@ -10,10 +10,11 @@ use super::{
     child::{Definition, Incarnation, Policy, Ready, Report, StartError, Stop},
     failure::{Failure, FailureCause, watch},
     feeder::Feeder,
-    inbox::{Gate, Inbox},
+    inbox::{Inbox, inbox},
     monitor::{Exit, Life, Monitor, Watcher, Watching},
+    queue::Gate,
     record::Vital,
-    settings::ChildSpec,
+    settings::{ChildSpec, Placement},
 };
 
 /// An actor's definition whose inbox exists, but whose factory is still to come: for actors that need
@@ -32,7 +33,7 @@ impl ChildSpec {
 
 impl<A: Actor<Context = Context<A>>> Declared<A> {
     pub(super) fn new(spec: ChildSpec) -> Self {
-        let inbox = Arc::new(Inbox::new(spec.inbox_capacity));
+        let inbox = Arc::new(inbox(spec.inbox_capacity));
         Self { spec, inbox }
     }
 
@@ -45,7 +46,7 @@ impl<A: Actor<Context = Context<A>>> Declared<A> {
 /// An actor as a child.
 pub(super) struct ActorChild<A: Actor, F> {
     policy: Policy,
-    arbiter: Option<ArbiterHandle>,
+    placement: Placement,
     inbox: Arc<Inbox<A>>,
     factory: Arc<F>,
     vital: Arc<Vital>,
@@ -59,16 +60,9 @@ where
 {
     pub(super) fn new(declared: Declared<A>, factory: F) -> Self {
         let Declared { spec, inbox } = declared;
-        let ChildSpec { name, restart, backoff, start_deadline, stop_deadline, arbiter, .. } = spec;
+        let (policy, placement) = Policy::of(spec);
         let vital = Vital::new(super::ChildKind::Actor, Some(Arc::clone(&inbox) as Arc<dyn Gate>));
-        Self {
-            policy: Policy { name, restart, backoff, start_deadline, stop_deadline },
-            arbiter,
-            inbox,
-            factory: Arc::new(factory),
-            vital,
-            actor: PhantomData,
-        }
+        Self { policy, placement, inbox, factory: Arc::new(factory), vital, actor: PhantomData }
     }
 }
 
@@ -96,21 +90,31 @@ where
     fn start(&mut self, report: Report) -> Box<dyn Incarnation> {
         self.inbox.admit(report.incarnation);
         let life = Arc::new(Life::default());
-        let running =
-            RunningActor { gate: Arc::clone(&self.inbox) as Arc<dyn Gate>, life: Arc::clone(&life) };
+        let held = Held { gate: Arc::clone(&self.inbox) as Arc<dyn Gate>, life: Arc::clone(&life) };
         let ready = Ready(report.clone());
         let incarnation = report.incarnation;
         let factory = Arc::clone(&self.factory);
         let inbox = Arc::clone(&self.inbox);
-        let watching = Watching::new(ActorWatcher { report, gate: Arc::clone(&running.gate) });
+        let mut watching = Watching::new(ActorWatcher { report, gate: Arc::clone(&held.gate) });
+        let arbiter = match &self.placement {
+            Placement::WithSupervisor => None,
+            Placement::On(arbiter) => Some(arbiter.clone()),
+            Placement::Chosen(choose) => match watch(|| choose()).result {
+                Ok(arbiter) => Some(arbiter),
+                Err(panic) => {
+                    watching.ended(Exit::Failed(panic));
+                    return Box::new(held);
+                }
+            },
+        };
         let birth = move || {
             let ctx = |ctx: &mut Context<A>| {
                 ctx.spawn(Feeder::new(inbox, incarnation, ready));
             };
             give_birth(|| factory(), ctx, life, watching);
         };
-        spawn_on(self.arbiter.as_ref(), birth);
-        Box::new(running)
+        spawn_on(arbiter.as_ref(), birth);
+        Box::new(held)
     }
 }
 
@@ -133,6 +137,7 @@ pub(super) fn give_birth<A, W>(
     A: Actor<Context = Context<A>>,
     W: Watcher,
 {
+    life.born();
     if life.is_killed() {
         return watching.ended(Exit::Killed);
     }
@@ -149,9 +154,10 @@ pub(super) fn give_birth<A, W>(
     }
 }
 
-struct ActorWatcher {
-    report: Report,
-    gate: Arc<dyn Gate>,
+/// Tells a supervisor how an incarnation with an inbox ended.
+pub(super) struct ActorWatcher {
+    pub(super) report: Report,
+    pub(super) gate: Arc<dyn Gate>,
 }
 
 impl Watcher for ActorWatcher {
@@ -165,12 +171,13 @@ impl Watcher for ActorWatcher {
     }
 }
 
-struct RunningActor {
-    gate: Arc<dyn Gate>,
-    life: Arc<Life>,
+/// An incarnation with an inbox, as its supervisor holds it.
+pub(super) struct Held {
+    pub(super) gate: Arc<dyn Gate>,
+    pub(super) life: Arc<Life>,
 }
 
-impl Incarnation for RunningActor {
+impl Incarnation for Held {
     fn stop(&self, how: Stop, _overall: Option<Instant>) {
         match how {
             Stop::Halt => self.gate.halt(),
@@ -182,5 +189,9 @@ impl Incarnation for RunningActor {
     fn kill(&self) {
         self.gate.fence();
         self.life.kill();
+    }
+
+    fn is_born(&self) -> bool {
+        self.life.is_born()
     }
 }

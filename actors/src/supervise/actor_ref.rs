@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     errors::{AskError, Closed, TrySendError},
-    inbox::{Gate, Inbox},
+    inbox::Inbox,
+    queue::{Gate, Queue},
     settings::after,
 };
 
@@ -129,6 +130,10 @@ impl<M: Send + 'static> Recipient<M> {
         (Self { accept: Arc::new(sender) }, receiver)
     }
 
+    pub(super) fn of_thread(inbox: Arc<Queue<M>>) -> Self {
+        Self { accept: Arc::new(OfThread(inbox)) }
+    }
+
     /// As [`ActorRef::try_send`].
     ///
     /// # Errors
@@ -215,7 +220,51 @@ where
     }
 
     fn depth(&self) -> usize {
-        Inbox::depth(self)
+        Queue::depth(self)
+    }
+}
+
+struct OfThread<M>(Arc<Queue<M>>);
+
+impl<M: Send + 'static> Accept<M> for OfThread<M> {
+    fn try_accept(&self, message: M) -> Result<(), TrySendError<M>> {
+        match self.0.try_reserve() {
+            Ok(slot) => {
+                self.0.fill(slot, message);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(())) => Err(TrySendError::Full(message)),
+            Err(mpsc::error::TrySendError::Closed(())) => Err(TrySendError::Closed(message)),
+        }
+    }
+
+    fn accept(&self, message: M) -> Accepting<'_, Closed<M>> {
+        Box::pin(async move {
+            match self.0.reserve().await {
+                Some(slot) => {
+                    self.0.fill(slot, message);
+                    Ok(())
+                }
+                None => Err(Closed(message)),
+            }
+        })
+    }
+
+    fn accept_within(&self, message: M, limit: Duration) -> Accepting<'_, TrySendError<M>> {
+        Box::pin(async move {
+            match timeout(limit, self.0.reserve()).await {
+                Ok(Some(slot)) => {
+                    self.0.fill(slot, message);
+                    Ok(())
+                }
+                Ok(None) => Err(TrySendError::Closed(message)),
+                Err(_) => Err(TrySendError::Full(message)),
+            }
+        })
+    }
+
+    fn depth(&self) -> usize {
+        self.0.depth()
     }
 }
 

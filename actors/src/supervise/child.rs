@@ -9,10 +9,10 @@ use super::{
     monitor::Exit,
     record::Vital,
     running::ShutdownReport,
-    settings::{Backoff, Intensity, Restart, SettingsError},
+    settings::{Backoff, ChildSpec, Intensity, Placement, Restart, SettingsError},
 };
 
-/// A factory could not make its actor; the supervisor tries again.
+/// A factory could not make its actor, or a thread gave up; the supervisor tries again.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct StartError(pub(super) String);
@@ -31,6 +31,19 @@ pub(super) struct Policy {
     pub(super) backoff: Backoff,
     pub(super) start_deadline: Duration,
     pub(super) stop_deadline: Duration,
+    pub(super) progress_deadline: Option<Duration>,
+    /// It can live on one arbiter only: where that is gone or blocked, no restart can work.
+    pub(super) bound: bool,
+}
+
+impl Policy {
+    /// The policy of a child, and where it is placed.
+    pub(super) fn of(spec: ChildSpec) -> (Self, Placement) {
+        let ChildSpec { name, restart, backoff, start_deadline, stop_deadline, .. } = spec;
+        let ChildSpec { progress_deadline, placement, .. } = spec;
+        let bound = matches!(placement, Placement::On(_));
+        (Self { name, restart, backoff, start_deadline, stop_deadline, progress_deadline, bound }, placement)
+    }
 }
 
 /// A child that can be started again and again.
@@ -87,6 +100,10 @@ pub(super) trait Incarnation {
     fn stop(&self, how: Stop, overall: Option<Instant>);
     /// Fences it at once and lets it go; nothing that it reports afterwards counts.
     fn kill(&self);
+    /// Whether its thread has begun to make it.
+    fn is_born(&self) -> bool {
+        true
+    }
 }
 
 /// What a supervisor hears from its children.

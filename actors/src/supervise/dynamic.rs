@@ -285,6 +285,8 @@ impl DynamicChild {
             backoff,
             start_deadline: stop_deadline,
             stop_deadline,
+            progress_deadline: None,
+            bound: false,
         };
         (Self { policy, set: Arc::clone(&set) }, DynamicRef { set })
     }

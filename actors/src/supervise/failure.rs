@@ -28,8 +28,12 @@ pub enum FailureCause {
     NotReady,
     /// It did not stop within its stop deadline; it is fenced.
     GivenUp,
+    /// It had messages and handled none for its progress deadline; it is fenced.
+    Stuck,
     /// Its arbiter ended under it.
     ArbiterGone,
+    /// Its arbiter did not take its start within the start deadline: something blocks that thread.
+    ArbiterBlocked,
     /// Its own children failed more often than its intensity allows.
     Escalated,
 }

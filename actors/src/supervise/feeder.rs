@@ -8,10 +8,7 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 
-use super::{
-    child::Ready,
-    inbox::{Inbox, Take},
-};
+use super::{child::Ready, inbox::Inbox, queue::Take};
 
 /// Messages handled in one go; then the actor's other futures and its neighbours have their turn.
 const BUDGET: usize = 64;

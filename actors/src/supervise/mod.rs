@@ -96,11 +96,15 @@ mod link;
 mod monitor;
 mod nested;
 mod node;
+mod progress;
+mod queue;
 mod record;
 mod running;
 mod settings;
 mod slot;
 mod supervisor;
+mod thread_child;
+mod watchdog;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -113,9 +117,11 @@ pub use child::StartError;
 pub use dynamic::{AdmissionError, ChildHandle, DynamicRef, StopSignal};
 pub use errors::{AskError, Closed, TrySendError};
 pub use failure::{Failure, FailureCause, fail};
-pub use inbox::InboxCounts;
 pub use link::Linked;
+pub use queue::InboxCounts;
 pub use record::{ChildKind, ChildRecord, ChildState, DynamicCounts};
 pub use running::{RunningTree, ShutdownReport, TreeMonitor};
 pub use settings::{Backoff, ChildSpec, DynamicSpec, Intensity, PanicRate, Restart, SettingsError, Strategy};
 pub use supervisor::{Supervisor, TreeError};
+pub use thread_child::ThreadContext;
+pub use watchdog::Watchdog;

@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, Waker},
 };
 
 use actix::{Actor, ActorContext, Context, dev::ContextFut};
@@ -20,6 +20,7 @@ use super::failure::{Failure, FailureCause, watch};
 pub(super) struct Life {
     killed: AtomicBool,
     crash: OnceLock<&'static str>,
+    born: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -48,8 +49,22 @@ impl Life {
         self.waker.wake();
     }
 
+    /// Who is woken by the other calls.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
     pub(super) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
+    }
+
+    /// Its thread begins to make it.
+    pub(super) fn born(&self) {
+        self.born.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_born(&self) -> bool {
+        self.born.load(Ordering::Acquire)
     }
 }
 
@@ -127,7 +142,7 @@ impl<A: Actor<Context = Context<A>>, W: Watcher> Future for Monitor<A, W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.life.waker.register(cx.waker());
+        this.life.register(cx.waker());
         if this.life.is_killed() {
             this.end(Exit::Killed);
             return Poll::Ready(());

@@ -37,6 +37,8 @@ impl NestedChild {
             backoff,
             start_deadline: starts.saturating_add(slack),
             stop_deadline: stops.saturating_mul(2).saturating_add(slack),
+            progress_deadline: None,
+            bound: false,
         };
         let node = Rc::new(RefCell::new(Node::new(name, strategy, intensity, children)));
         Self { policy, vital: Vital::new(ChildKind::Supervisor, None), node }

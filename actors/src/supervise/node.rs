@@ -24,6 +24,7 @@ use super::{
     child::{Definition, Event, Stop},
     failure::{Failure, FailureCause},
     monitor::Exit,
+    progress::Progress,
     record::ChildState,
     running::ShutdownReport,
     settings::{Intensity, Restart, Strategy, after},
@@ -140,13 +141,14 @@ impl Node {
             Phase::Leaving { overall, .. } => overall,
             Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => None,
         };
+        let looks = self.slots.iter().filter_map(Slot::next_look);
         let timers = self.slots.iter().filter_map(|slot| match slot.state {
             State::Starting { deadline, .. } | State::Stopping { deadline, .. } => Some(deadline),
             // One that is over waits for its gate or for a neighbour to stop, not for time.
             State::BackingOff { until } => (slot.wanted && until > now).then_some(until),
             State::Down | State::Up { .. } => None,
         });
-        timers.chain(overall).min()
+        timers.chain(looks).chain(overall).min()
     }
 
     /// Stops all children in reverse order.
@@ -217,7 +219,9 @@ impl Node {
             return;
         }
         if let State::Starting { run, .. } = std::mem::replace(&mut slot.state, State::Down) {
-            slot.state = State::Up { run, since: Instant::now() };
+            let since = Instant::now();
+            let progress = Progress::new(since, slot.policy().progress_deadline);
+            slot.state = State::Up { run, since, progress };
             slot.gated = false;
             slot.child.vital().set_state(ChildState::Running);
             // The first is as expected; a later one ends what a warning began.
@@ -287,6 +291,11 @@ impl Node {
             }
             return slot.bury(None);
         }
+        let hopeless = since.is_none() && slot.is_hopeless(failure.as_deref());
+        if hopeless {
+            let name = slot.name().to_owned();
+            return self.escalate(child, failure, |last| format!("{name} cannot be restarted: {last}"));
+        }
         if since.is_some_and(|since| now - since >= slot.policy().backoff.reset_after()) {
             slot.attempt = 0;
         }
@@ -294,7 +303,10 @@ impl Node {
         let bearable = self.failures_bearable(now);
         let Some(slot) = self.slots.get_mut(child) else { return };
         if !bearable {
-            return self.escalate(child, failure);
+            let (name, Intensity { max_restarts, window }) = (slot.name().to_owned(), self.intensity);
+            return self.escalate(child, failure, |last| {
+                format!("more than {max_restarts} restarts within {window:?}, last of {name}: {last}")
+            });
         }
         match &failure {
             Some(failure) => slot.fail(failure, &format!("restart in {wait:?}")),
@@ -316,19 +328,15 @@ impl Node {
         true
     }
 
-    fn escalate(&mut self, child: usize, failure: Option<Arc<Failure>>) {
+    fn escalate(&mut self, child: usize, failure: Option<Arc<Failure>>, why: impl FnOnce(&str) -> String) {
         let Some(slot) = self.slots.get_mut(child) else { return };
         if let Some(failure) = &failure {
             slot.fail(failure, "escalation");
         }
         slot.wanted = false;
         slot.child.vital().set_state(ChildState::Stopped);
-        let Intensity { max_restarts, window } = self.intensity;
         let last = failure.map_or_else(|| "stopped by itself".to_owned(), |failure| failure.to_string());
-        let escalation = Arc::new(Failure::new(
-            FailureCause::Escalated,
-            format!("more than {max_restarts} restarts within {window:?}, last of {}: {last}", slot.name()),
-        ));
+        let escalation = Arc::new(Failure::new(FailureCause::Escalated, why(&last)));
         warn!(supervisor = self.name, "{}", escalation.message);
         // Before all its children were ready once, the root's start has failed.
         if self.root && !matches!(self.phase, Phase::Starting) {
@@ -373,9 +381,8 @@ impl Node {
             let Some(slot) = self.slots.get_mut(child) else { return };
             match &slot.state {
                 State::Starting { deadline, .. } if *deadline <= now => {
-                    let limit = slot.policy().start_deadline;
+                    let failure = slot.not_ready();
                     slot.kill();
-                    let failure = Failure::new(FailureCause::NotReady, format!("not ready within {limit:?}"));
                     self.gone(child, None, Some(Arc::new(failure)));
                 }
                 State::Stopping { deadline, .. } if *deadline <= now => {
@@ -387,6 +394,13 @@ impl Node {
                     slot.last_go = true;
                     if matches!(self.phase, Phase::Leaving { .. }) {
                         self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
+                    }
+                }
+                State::Up { since, .. } => {
+                    let since = *since;
+                    if let Some(failure) = slot.look(now) {
+                        slot.kill();
+                        self.gone(child, Some(since), Some(Arc::new(failure)));
                     }
                 }
                 _ => {}

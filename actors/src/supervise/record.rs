@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     errors::TrySendError,
     failure::{Failure, FailureCause},
-    inbox::{Gate, InboxCounts},
+    queue::{Gate, InboxCounts},
 };
 
 /// What a child is.
@@ -17,6 +17,8 @@ use super::{
 pub enum ChildKind {
     /// An actor with an inbox.
     Actor,
+    /// A plain thread with an inbox.
+    Thread,
     /// A set of dynamic children.
     Dynamic,
     /// A supervisor.
@@ -56,6 +58,8 @@ pub struct ChildRecord {
     pub restarts: u64,
     /// How often it panicked; of a dynamic set, its children's panics.
     pub panics: u64,
+    /// How often it had messages and handled none, and was replaced.
+    pub stuck: u64,
     /// Where its messages are; all zero for a child without an inbox.
     #[serde(flatten)]
     pub inbox: InboxCounts,
@@ -91,6 +95,7 @@ struct Now {
     state: ChildState,
     incarnation: u64,
     panics: u64,
+    stuck: u64,
     dynamic: Option<DynamicCounts>,
     last_failure: Option<Arc<Failure>>,
 }
@@ -98,7 +103,14 @@ struct Now {
 impl Vital {
     pub(super) fn new(kind: ChildKind, gate: Option<Arc<dyn Gate>>) -> Arc<Self> {
         let dynamic = (kind == ChildKind::Dynamic).then(DynamicCounts::default);
-        let now = Now { state: ChildState::Waiting, incarnation: 0, panics: 0, dynamic, last_failure: None };
+        let now = Now {
+            state: ChildState::Waiting,
+            incarnation: 0,
+            panics: 0,
+            stuck: 0,
+            dynamic,
+            last_failure: None,
+        };
         Arc::new(Self { kind, path: OnceLock::new(), gate, now: Mutex::new(now) })
     }
 
@@ -109,6 +121,10 @@ impl Vital {
 
     pub(super) fn name(&self) -> &str {
         self.path.get().map_or("", String::as_str)
+    }
+
+    pub(super) fn gate(&self) -> Option<&dyn Gate> {
+        self.gate.as_deref()
     }
 
     pub(super) fn set_state(&self, state: ChildState) {
@@ -129,9 +145,8 @@ impl Vital {
     pub(super) fn failed(&self, failure: &Arc<Failure>) {
         let failure = Arc::clone(failure);
         let mut now = self.now.lock();
-        if failure.cause == FailureCause::Panicked {
-            now.panics += 1;
-        }
+        now.panics += u64::from(failure.cause == FailureCause::Panicked);
+        now.stuck += u64::from(failure.cause == FailureCause::Stuck);
         let before = now.last_failure.replace(failure);
         drop(now);
         drop(before);
@@ -151,7 +166,7 @@ impl Vital {
 
     pub(super) fn record(&self) -> ChildRecord {
         let now = self.now.lock();
-        let (state, incarnation, panics) = (now.state, now.incarnation, now.panics);
+        let (state, incarnation, panics, stuck) = (now.state, now.incarnation, now.panics, now.stuck);
         let (dynamic, last_failure) = (now.dynamic, now.last_failure.clone());
         drop(now);
         ChildRecord {
@@ -161,6 +176,7 @@ impl Vital {
             incarnation,
             restarts: incarnation.saturating_sub(1),
             panics,
+            stuck,
             inbox: self.gate.as_ref().map_or_else(InboxCounts::default, |gate| gate.counts()),
             dynamic,
             last_failure: last_failure.map(|failure| (*failure).clone()),

@@ -1,6 +1,6 @@
 //! A tree that runs, as its owner sees it.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -14,6 +14,7 @@ use super::{
     failure::Failure,
     record::{ChildRecord, Vital},
     settings::after,
+    watchdog::Watchdog,
 };
 
 /// How a shutdown went.
@@ -80,6 +81,16 @@ impl RunningTree {
             Ok(Some(failure)) => Arc::clone(failure),
             Ok(None) | Err(_) => std::future::pending().await,
         }
+    }
+
+    /// From now on the process has `limit` to stop the tree and drop the watchdog; otherwise it ends with
+    /// this exit status. To be armed before a [`RunningTree::shutdown`], with a little more than its
+    /// deadline, where the tree is all that the process is for.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn watchdog(&self, limit: Duration, status: i32) -> io::Result<Watchdog> {
+        Watchdog::arm(self.monitor(), limit, status)
     }
 
     /// The records of all children, in the order of their definition.

@@ -1,6 +1,6 @@
 //! The settings of children and supervisors.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use actix_rt::ArbiterHandle;
 use thiserror::Error;
@@ -162,6 +162,25 @@ pub enum SettingsError {
     DuplicateName(String),
 }
 
+/// On which arbiter a child lives.
+#[derive(Clone)]
+pub(super) enum Placement {
+    WithSupervisor,
+    On(ArbiterHandle),
+    /// Asked at each start.
+    Chosen(Arc<dyn Fn() -> ArbiterHandle + Send + Sync>),
+}
+
+impl fmt::Debug for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WithSupervisor => "WithSupervisor",
+            Self::On(_) => "On",
+            Self::Chosen(_) => "Chosen",
+        })
+    }
+}
+
 /// The definition of a child: its name and how it is started, stopped and restarted.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
@@ -171,12 +190,13 @@ pub struct ChildSpec {
     pub(super) start_deadline: Duration,
     pub(super) stop_deadline: Duration,
     pub(super) inbox_capacity: usize,
-    pub(super) arbiter: Option<ArbiterHandle>,
+    pub(super) progress_deadline: Option<Duration>,
+    pub(super) placement: Placement,
 }
 
 impl ChildSpec {
-    /// A permanent child with the default backoff, 5 s to start, 5 s to stop and an inbox for 1,024
-    /// messages, on the arbiter of its supervisor.
+    /// A permanent child with the default backoff, 5 s to start, 5 s to stop, 30 s to make progress and
+    /// an inbox for 1,024 messages, on the arbiter of its supervisor.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -185,7 +205,8 @@ impl ChildSpec {
             start_deadline: Duration::from_secs(5),
             stop_deadline: Duration::from_secs(5),
             inbox_capacity: 1_024,
-            arbiter: None,
+            progress_deadline: Some(Duration::from_secs(30)),
+            placement: Placement::WithSupervisor,
         }
     }
 
@@ -224,10 +245,27 @@ impl ChildSpec {
         self
     }
 
-    /// The arbiter on which the actor is created and lives.
+    /// How long messages may wait, or one be in hand, while the child handles none. It is then taken for
+    /// stuck: fenced, counted and replaced, within a quarter more than this. `None`: for ever.
+    #[must_use]
+    pub fn progress_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.progress_deadline = deadline;
+        self
+    }
+
+    /// The arbiter on which the actor is created and lives. Where it has ended, or takes no start within
+    /// the start deadline because something blocks it, a restart is hopeless and escalates at once.
     #[must_use]
     pub fn arbiter(mut self, arbiter: ArbiterHandle) -> Self {
-        self.arbiter = Some(arbiter);
+        self.placement = Placement::On(arbiter);
+        self
+    }
+
+    /// As [`ChildSpec::arbiter`], chosen anew for each incarnation: one whose arbiter ended or is blocked
+    /// has its successor elsewhere. Called on the supervisor's thread, so it must not wait.
+    #[must_use]
+    pub fn placed(mut self, choose: impl Fn() -> ArbiterHandle + Send + Sync + 'static) -> Self {
+        self.placement = Placement::Chosen(Arc::new(choose));
         self
     }
 }

@@ -7,7 +7,8 @@ use tracing::{debug, warn};
 
 use super::{
     child::{Definition, Event, Incarnation, Policy, Report, Stop},
-    failure::Failure,
+    failure::{Failure, FailureCause},
+    progress::Progress,
     record::ChildState,
     running::ShutdownReport,
     settings::Restart,
@@ -17,7 +18,7 @@ use super::{
 pub(super) enum State {
     Down,
     Starting { run: Box<dyn Incarnation>, deadline: Instant },
-    Up { run: Box<dyn Incarnation>, since: Instant },
+    Up { run: Box<dyn Incarnation>, since: Instant, progress: Progress },
     BackingOff { until: Instant },
     Stopping { run: Box<dyn Incarnation>, deadline: Instant },
 }
@@ -129,6 +130,47 @@ impl Slot {
                 true
             }
             State::Down | State::BackingOff { .. } => false,
+        }
+    }
+
+    /// When to look at its progress.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.child.vital().gate().and(self.policy().progress_deadline)?;
+        match &self.state {
+            State::Up { progress, .. } => Some(progress.next()),
+            State::Down | State::Starting { .. } | State::BackingOff { .. } | State::Stopping { .. } => None,
+        }
+    }
+
+    /// Looks at its progress: the failure of one that is stuck.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Failure> {
+        let limit = self.policy().progress_deadline?;
+        let gate = self.child.vital().gate()?;
+        let State::Up { progress, .. } = &mut self.state else { return None };
+        let standing = gate.standing();
+        if progress.next() > now || !progress.look(now, limit, standing) {
+            return None;
+        }
+        let in_hand = gate.forfeit(self.incarnation);
+        let message = format!("handled nothing for {limit:?} while {} messages waited", standing.waiting);
+        Some(Failure::new(FailureCause::Stuck, message).with_message_type(in_hand))
+    }
+
+    /// No restart can work, because of the one arbiter that it may live on.
+    pub(super) fn is_hopeless(&self, failure: Option<&Failure>) -> bool {
+        let cause = failure.map(|failure| failure.cause);
+        self.policy().bound && matches!(cause, Some(FailureCause::ArbiterGone | FailureCause::ArbiterBlocked))
+    }
+
+    /// Its incarnation was not ready in time.
+    pub(super) fn not_ready(&self) -> Failure {
+        let limit = self.policy().start_deadline;
+        match &self.state {
+            State::Starting { run, .. } if !run.is_born() => {
+                let message = format!("its arbiter took no start within {limit:?}");
+                Failure::new(FailureCause::ArbiterBlocked, message)
+            }
+            _ => Failure::new(FailureCause::NotReady, format!("not ready within {limit:?}")),
         }
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    ActorRef,
+    ActorRef, Recipient,
     actor_child::{ActorChild, Declared},
     child::{Definition, StartError},
     driver::{ORDERS_MAX, Uplink, supervise},
@@ -17,6 +17,7 @@ use super::{
     node::Node,
     running::{RunningTree, ShutdownReport, Status, TreeMonitor},
     settings::{Backoff, ChildSpec, DynamicSpec, Intensity, Restart, SettingsError, Strategy},
+    thread_child::{ThreadChild, ThreadContext},
 };
 
 /// A supervisor in the making: an ordered list of children.
@@ -77,6 +78,38 @@ impl Supervisor {
         let actor_ref = declared.actor_ref();
         self.define(Box::new(ActorChild::new(declared, factory)));
         actor_ref
+    }
+
+    /// Adds a plain thread, for work that blocks. Its body is called anew for each incarnation, on a
+    /// thread of its own; where the child is placed means nothing to it.
+    ///
+    /// ```
+    /// # use std::{io::Write as _, time::Duration};
+    /// # use nyx_telemetry::supervise::{ChildSpec, Intensity, StartError, Strategy, Supervisor};
+    /// # actix_rt::System::new().block_on(async {
+    /// # let mut tree = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
+    /// let lines = tree.thread(ChildSpec::new("writer"), |thread| {
+    ///     let (mut file, mut batch) = (std::io::sink(), Vec::new());
+    ///     while thread.recv(&mut batch, 256) {
+    ///         for line in batch.drain(..) {
+    ///             writeln!(file, "{line}").map_err(StartError::new)?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let running = tree.start().await.unwrap();
+    /// lines.send("hello").await.unwrap();
+    /// assert!(running.shutdown(Duration::from_secs(5)).await.is_clean());
+    /// # });
+    /// ```
+    pub fn thread<M, F>(&mut self, spec: ChildSpec, body: F) -> Recipient<M>
+    where
+        M: Send + 'static,
+        F: Fn(&mut ThreadContext<M>) -> Result<(), StartError> + Send + Sync + 'static,
+    {
+        let (child, inbox) = ThreadChild::new(spec, body);
+        self.define(Box::new(child));
+        Recipient::of_thread(inbox)
     }
 
     /// Adds a set of dynamic children, which comes and goes in this place of the order.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use actix::ActorContext;
+use actix::{ActorContext, AsyncContext, WrapFuture};
 use tokio::time::Instant;
 
 use crate::supervise::{
-    AskError, ChildState, FailureCause, Strategy, TrySendError,
-    testing::{At, Do, Note, Run, Slow, Tree, paused, settle, until},
+    AskError, ChildState, FailureCause, Intensity, Strategy, TrySendError, Watchdog,
+    testing::{At, Do, Note, Run, Script, Slow, Tree, paused, settle, threads, until, workers},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ fn a_child_that_does_not_stop_is_given_up_at_its_deadline_and_named() {
         let tree = Tree::start(Strategy::OneForOne, &["a", "b", "c"]).await;
         tree.script.log();
         let hang = Run::new(|actor, ctx| {
-            actix::AsyncContext::wait(ctx, actix::WrapFuture::into_actor(std::future::pending(), actor));
+            ctx.wait(std::future::pending().into_actor(actor));
         });
         tree.refs[1].try_send(hang).unwrap();
         for number in 0..3 {
@@ -212,5 +212,47 @@ fn a_shutdown_without_end_is_no_fault() {
         let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
         assert_eq!(tree.refs[0].ask(Note(1), Duration::MAX).await.unwrap(), 1);
         assert!(tree.running.shutdown(Duration::MAX).await.is_clean());
+    });
+}
+
+#[test]
+fn a_watchdog_names_those_who_have_not_stopped_when_an_actor_blocks_the_supervisors_own_thread() {
+    threads(async {
+        let script = Script::default();
+        let (root, refs) = workers(&script, Strategy::OneForOne, Intensity::default(), &["a", "b", "c"]);
+        let running = root.start().await.unwrap();
+        let (bite, bitten) = std::sync::mpsc::channel();
+        let bite = move |names| bite.send(names).unwrap();
+        let _watchdog = Watchdog::arm_with(running.monitor(), SECOND / 20, bite).unwrap();
+        let (told, tell) = tokio::sync::oneshot::channel();
+        let monitor = running.monitor();
+        let until_c_stopped = Run::new(move |actor, ctx| {
+            let stopped = async move {
+                while monitor.records()[2].state != ChildState::Stopped {
+                    tokio::task::yield_now().await;
+                }
+            };
+            ctx.wait(stopped.into_actor(actor));
+        });
+        refs[1].try_send(until_c_stopped).unwrap();
+        let block = Run::new(move |_, _| {
+            // No timer of this thread can fire any more; the watchdog's does.
+            let _nobody_waits_any_more = told.send(bitten.recv().unwrap());
+        });
+        refs[1].try_send(block).unwrap();
+        running.shutdown(MINUTE).await;
+        assert_eq!(tell.await.unwrap(), ["a", "b"]);
+    });
+}
+
+#[test]
+fn a_watchdog_that_is_dropped_in_time_does_nothing() {
+    threads(async {
+        let (root, _) = workers(&Script::default(), Strategy::OneForOne, Intensity::default(), &["a"]);
+        let running = root.start().await.unwrap();
+        let (bite, bitten) = std::sync::mpsc::channel::<Vec<String>>();
+        let watchdog = Watchdog::arm_with(running.monitor(), MINUTE, move |names| bite.send(names).unwrap());
+        drop(watchdog.unwrap());
+        assert_eq!(bitten.recv(), Err(std::sync::mpsc::RecvError), "its thread has ended");
     });
 }

@@ -32,6 +32,8 @@ impl Bomb {
             backoff: exact_backoff(),
             start_deadline: Duration::from_secs(1),
             stop_deadline: Duration::from_secs(1),
+            progress_deadline: None,
+            bound: false,
         };
         Box::new(Self { policy, vital: Vital::new(ChildKind::Actor, None), armed: false })
     }
