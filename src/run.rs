@@ -20,6 +20,8 @@ use crate::{
 /// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
 /// deliver.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+/// How much longer than its timeout a shutdown may take before the process ends without it.
+const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT, and stops it in order.
 ///
@@ -28,32 +30,74 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 pub fn run(config: Config) -> Result<(), Failure> {
     limits::raise_open_files(config.ingest.max_connections);
     actix_rt::System::new().block_on(async {
+        // First: a signal that comes while children start is heard when they run.
+        let signals = Signals::new()?;
         let daemon = Daemon::start(&config).await?;
-        let mut signals = Signals::new()?;
-        let failure = tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "stopping");
-                None
-            }
-            failure = daemon.tree.escalated() => Some(failure),
-        };
-        daemon.stop(config.shutdown.timeout, &mut signals).await;
-        match failure {
-            None => Ok(()),
-            Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
-        }
+        attend(&daemon.tree, signals, config.shutdown.timeout).await
     })
 }
 
+/// Waits for SIGTERM or SIGINT, or until the supervisor gives up, and stops the tree in order. Where a
+/// child blocks the supervisor's own thread, so that nothing can be stopped in order, the process ends
+/// with [`SOFTWARE`] a second after the timeout.
+///
+/// # Errors
+/// [`SOFTWARE`] where the supervisor gave up.
+pub async fn attend(tree: &Running, mut signals: Signals, timeout: Duration) -> Result<(), Failure> {
+    let failure = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            None
+        }
+        failure = tree.escalated() => Some(failure),
+    };
+    stop(tree, timeout, &mut signals).await;
+    match failure {
+        None => Ok(()),
+        Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
+    }
+}
+
+/// Stops in order; a second signal cuts the rest short.
+async fn stop(tree: &Running, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
+    let watchdog = tree.watchdog(timeout.saturating_add(WATCHDOG_MARGIN), i32::from(SOFTWARE));
+    if let Err(error) = &watchdog {
+        tracing::warn!(%error, "no watchdog bounds this shutdown");
+    }
+    let report = tokio::select! {
+        report = tree.shutdown(timeout) => report,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "stopping at once");
+            tree.shutdown(Duration::ZERO).await
+        }
+    };
+    let left: u64 = tree.observed().stats().destinations.values().map(|d| d.ledger.queued()).sum();
+    if report.is_clean() && left == 0 {
+        tracing::info!("stopped");
+    } else {
+        let given_up = (!report.given_up.is_empty()).then(|| report.given_up.join(", "));
+        tracing::warn!(
+            spans_not_delivered = left,
+            messages_abandoned = report.abandoned,
+            given_up,
+            "stopped"
+        );
+    }
+    report
+}
+
 /// SIGTERM and SIGINT.
-pub(crate) struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
     /// From now on they no longer end the process by themselves.
-    pub(crate) fn new() -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// [`UNAVAILABLE`] where the system gives no handler.
+    pub fn new() -> Result<Self, Failure> {
         let signal = |kind| {
             signal(kind)
                 .map_err(|error| Failure::new(UNAVAILABLE, format!("no handler for signals: {error}")))
@@ -112,26 +156,7 @@ impl Daemon {
 
     /// Stops in order; a second signal cuts the rest short.
     pub(crate) async fn stop(&self, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
-        let report = tokio::select! {
-            report = self.tree.shutdown(timeout) => report,
-            name = signals.next() => {
-                tracing::warn!(signal = name, "stopping at once");
-                self.tree.shutdown(Duration::ZERO).await
-            }
-        };
-        let left: u64 = self.tree.observed().stats().destinations.values().map(|d| d.ledger.queued()).sum();
-        if report.is_clean() && left == 0 {
-            tracing::info!("stopped");
-        } else {
-            let given_up = (!report.given_up.is_empty()).then(|| report.given_up.join(", "));
-            tracing::warn!(
-                spans_not_delivered = left,
-                messages_abandoned = report.abandoned,
-                given_up,
-                "stopped"
-            );
-        }
-        report
+        stop(&self.tree, timeout, signals).await
     }
 }
 
