@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 use std::{
-    io::{BufRead, BufReader, Lines, Read},
+    io::{BufRead, BufReader, Lines},
     process::{Child, ChildStderr, Command, Stdio},
     sync::mpsc,
     time::Duration,

@@ -1,8 +1,9 @@
 //! A panic wherever an actor runs code: it is restarted, and at most the message in hand is lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::supervise::{
@@ -78,6 +79,62 @@ fn a_panic_in_a_future_that_the_actor_waits_for_costs_no_message() {
             ctx.wait(async { panic!("boom in a wait") }.into_actor(actor));
         }),
     );
+}
+
+/// Its answer comes from a future that the actor polls.
+struct Compute;
+
+impl Message for Compute {
+    type Result = u32;
+}
+
+impl Handler<Compute> for Worker {
+    type Result = ResponseActFuture<Self, u32>;
+
+    fn handle(&mut self, _: Compute, _: &mut Context<Self>) -> Self::Result {
+        let answer = sleep(Duration::from_millis(5)).into_actor(self);
+        Box::pin(answer.map(|(), _, _| panic!("boom in an answer")))
+    }
+}
+
+#[test]
+fn a_panic_in_the_future_of_an_answer_costs_no_message() {
+    with_ten_behind(0, FailureCause::Panicked, "boom in an answer", |tree| {
+        tree.refs[0].try_send(Compute).unwrap();
+    });
+}
+
+#[test]
+fn whoever_asks_for_an_answer_whose_future_dies_is_told() {
+    paused(async {
+        let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
+        let asked = tree.refs[0].ask(Compute, Duration::from_secs(1)).await;
+        assert!(matches!(asked, Err(AskError::Lost)));
+    });
+}
+
+#[test]
+fn a_lock_that_a_panicking_handler_held_is_free_for_the_next_incarnation() {
+    paused(async {
+        let tree = Tree::start(Strategy::OneForOne, &["a"]).await;
+        let state = Arc::new(Mutex::new((1, 1)));
+        let change = |state: &Arc<Mutex<(u32, u32)>>, by: Option<u32>| {
+            let state = Arc::clone(state);
+            Run::new(move |_, _| {
+                let mut held = state.lock();
+                // Whatever may panic comes before the change, so that no half of one is ever seen.
+                let next = (held.0 + by.expect("nothing to add"), held.1 + by.unwrap_or_default());
+                *held = next;
+            })
+        };
+        tree.refs[0].try_send(change(&state, None)).unwrap();
+        for _ in 0..BEHIND {
+            tree.refs[0].try_send(change(&state, Some(2))).unwrap();
+        }
+        until("the last message", || tree.record("a").inbox.handled == u64::from(BEHIND)).await;
+        assert_eq!(*state.lock(), (21, 21));
+        assert_eq!(tree.record("a").last_failure.unwrap().message, "nothing to add");
+    });
 }
 
 #[test]

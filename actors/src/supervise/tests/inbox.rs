@@ -1,7 +1,11 @@
 //! The inbox: refusals, backpressure, order, fairness, fencing.
 
 use std::{
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     task::{Context as TaskContext, Waker},
     time::Duration,
 };
@@ -220,6 +224,101 @@ fn a_flood_leaves_the_actors_own_futures_their_turn() {
         let turns: Vec<_> = (0..log.len()).filter(|at| log[*at] == "turn").collect();
         assert_eq!(turns.len(), 4);
         assert!(turns.windows(2).all(|pair| pair[1] - pair[0] <= 65), "{turns:?}");
+    });
+}
+
+#[test]
+fn a_flooded_neighbour_delays_a_timer_by_a_bounded_number_of_messages() {
+    /// Messages that a neighbour handles between a timer's moment and the timer: two rounds of its budget
+    /// for each of the tasks that the runtime polls before it looks at its timers.
+    const MESSAGES_MAX: u64 = 2 * 64 * 61;
+    paused(async {
+        let tree = Tree::start(Strategy::OneForOne, &["flooded", "ticking"]).await;
+        let (on, handled, ticks) = (Arc::new(AtomicBool::new(true)), Counter::default(), Counter::default());
+        for _ in 0..512 {
+            let (flooded, on, handled) = (tree.refs[0].clone(), Arc::clone(&on), Arc::clone(&handled));
+            tree.refs[0].try_send(flood(flooded, on, handled)).unwrap();
+        }
+        let ticked = Arc::clone(&ticks);
+        let tick = Run::new(move |_, ctx| {
+            ctx.run_interval(Duration::from_millis(1), move |_, _| {
+                ticked.fetch_add(1, Relaxed);
+            });
+        });
+        tree.refs[1].try_send(tick).unwrap();
+        tokio::task::yield_now().await;
+        for tick in 0..20 {
+            while tree.record("ticking").inbox.handled == 0 {
+                tokio::task::yield_now().await;
+            }
+            let before = handled.load(Relaxed);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            while ticks.load(Relaxed) <= tick {
+                tokio::task::yield_now().await;
+            }
+            let between = handled.load(Relaxed) - before;
+            assert!(between <= MESSAGES_MAX, "{between} messages before the timer");
+        }
+        assert!(handled.load(Relaxed) > 1_000, "there was no flood");
+        on.store(false, Relaxed);
+    });
+}
+
+type Counter = Arc<AtomicU64>;
+
+/// A message that is sent again whenever it is handled.
+fn flood(to: crate::supervise::ActorRef<Worker>, on: Arc<AtomicBool>, handled: Counter) -> Run {
+    Run::new(move |_, _| {
+        handled.fetch_add(1, Relaxed);
+        if on.load(Relaxed) {
+            let again = flood(to.clone(), on, handled);
+            to.try_send(again).unwrap();
+        }
+    })
+}
+
+#[test]
+fn senders_to_an_actor_that_is_restarting_are_refused_wait_or_time_out_as_ever() {
+    paused(async {
+        let script = Script::default();
+        let (supervisor, a) = small(&script);
+        let running = supervisor.start().await.unwrap();
+        a.try_send(Run::new(|_, _| panic!("boom"))).unwrap();
+        until("the crash", || record(&running, "a").state == ChildState::BackingOff).await;
+        let ms = Duration::from_millis;
+        // A fresh clone each time: the bound is the inbox's, not the sender's.
+        for number in 0..2 {
+            a.clone().try_send(Note(number)).unwrap();
+        }
+        for number in 2..10 {
+            let refused = a.clone().recipient::<Note>().try_send(Note(number));
+            assert!(matches!(refused, Err(TrySendError::Full(Note(n))) if n == number));
+        }
+        let not_accepted = a.clone().ask(Note(10), ms(10)).await;
+        assert!(matches!(not_accepted, Err(AskError::NotAccepted(Note(10)))));
+        let full = a.clone().recipient().send_within(Note(11), ms(10)).await;
+        assert!(matches!(full, Err(TrySendError::Full(Note(11)))));
+        assert_eq!(record(&running, "a").state, ChildState::BackingOff);
+        let (sent, asked) = tokio::join!(a.send(Note(12)), a.ask(Note(13), LIMIT));
+        sent.unwrap();
+        assert_eq!(asked.unwrap(), 13);
+        assert_eq!(script.log()[2..], ["a started", "a: 0", "a: 1", "a: 12", "a: 13"]);
+
+        // Accepted, but the answer would come after the restart.
+        a.try_send(Run::new(|_, _| panic!("boom"))).unwrap();
+        assert!(matches!(a.ask(Note(14), ms(10)).await, Err(AskError::Timeout)));
+        assert_eq!(record(&running, "a").state, ChildState::BackingOff);
+        until("its handling", || script.seen("a: 14") == 1).await;
+        a.try_send(Run::new(|_, _| panic!("boom"))).unwrap();
+        until("the crash", || record(&running, "a").state == ChildState::BackingOff).await;
+        let (closed, _) = tokio::join!(
+            async {
+                settle().await;
+                a.ask(Note(15), LIMIT).await
+            },
+            running.shutdown(LIMIT),
+        );
+        assert!(matches!(closed, Err(AskError::Closed(Note(15)))));
     });
 }
 

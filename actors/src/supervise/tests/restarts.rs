@@ -112,18 +112,25 @@ fn restarts_that_left_the_window_do_not_count() {
 }
 
 #[test]
-fn two_children_that_crash_at_the_same_instant_are_both_restarted() {
-    paused(async {
-        let tree = Tree::start(Strategy::OneForOne, &["a", "b", "c"]).await;
-        tree.refs[0].try_send(crash()).unwrap();
-        tree.refs[2].try_send(crash()).unwrap();
-        until("both restarts", || tree.script.seen("a started") + tree.script.seen("c started") == 4).await;
-        settle().await;
-        for name in ["a", "b", "c"] {
-            assert_eq!(tree.record(name).state, ChildState::Running);
-        }
-        assert_eq!(tree.script.seen("b started"), 1);
-    });
+fn children_that_crash_at_the_same_instant_are_all_restarted() {
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    for crashing in [&[0, 2][..], &[0, 1, 2]] {
+        paused(async {
+            let tree = Tree::start(Strategy::OneForOne, &NAMES).await;
+            for index in crashing {
+                tree.refs[*index].try_send(crash()).unwrap();
+            }
+            let starts =
+                || NAMES.iter().map(|name| tree.script.seen(&format!("{name} started"))).sum::<usize>();
+            until("all restarts", || starts() == 3 + crashing.len()).await;
+            settle().await;
+            for (index, name) in NAMES.iter().enumerate() {
+                let record = tree.record(name);
+                let restarts = u64::from(crashing.contains(&index));
+                assert_eq!((record.state, record.restarts), (ChildState::Running, restarts), "{name}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::supervise::{
     ChildKind, ChildState, Closed, FailureCause, Intensity, Recipient, Restart, RunningTree, StartError,
     Strategy, Supervisor, ThreadContext, TrySendError,
+    queue::{Gate, Queue},
     testing::{Script, record, spec, threads, workers},
 };
 
@@ -273,4 +274,14 @@ fn a_thread_in_its_backoff_drains_at_a_shutdown() {
         assert!(running.shutdown(MINUTE).await.is_clean());
         assert_eq!(written.seen(), [1]);
     });
+}
+
+#[test]
+fn a_sign_of_life_counts_as_progress() {
+    let queue = Queue::new(1, |_: &u32| "u32", None);
+    queue.fill(queue.try_reserve().unwrap(), 7);
+    let before = queue.standing();
+    assert_eq!(before, queue.standing());
+    queue.beat();
+    assert_eq!((queue.standing().waiting, queue.standing() == before), (1, false));
 }
