@@ -334,6 +334,7 @@ fn an_incarnation_that_was_replaced_never_touches_the_inbox_again() {
     inbox.admit(2);
     assert_eq!(inbox.counts().lost, 1, "what the first one had in hand is lost");
     assert!(matches!(inbox.take(1, &mut cx), Take::Fenced));
+    assert!(matches!(inbox.take_many(1, &mut cx, &mut Vec::new(), 8), Take::Fenced));
     assert!(matches!(inbox.take(2, &mut cx), Take::Next(_)));
     inbox.settle(1);
     assert_eq!(inbox.forfeit(1), None);
