@@ -11,7 +11,11 @@
 //! - A [`Supervisor`] starts its children in order, each when the one before it is ready; restarts them
 //!   after a jittered, growing [`Backoff`]; escalates where the [`Intensity`] is exceeded; and stops them
 //!   in reverse order, each inbox drained, everything bounded.
+//! - A child that has messages and handles none is [noticed](ChildSpec::progress_deadline) and replaced.
+//! - Work that blocks is a [plain thread](Supervisor::thread) with an inbox of the same kind.
 //! - [Dynamic children](DynamicRef) come by the thousand; a panic ends one of them.
+//!
+//! `docs/supervision.md` is the guide to all of it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -78,7 +82,8 @@
 //! The feeder, a future in the incarnation's own context, takes from the inbox and calls the
 //! handlers. The context itself is polled by a monitor, under `catch_unwind`; after a panic it is
 //! terminated before it is dropped, so that no hook runs on a torn actor. Monitors report to the
-//! loop of their supervisor, whose state lies in `node.rs`.
+//! loop of their supervisor, whose state lies in `node.rs`. The queue in `queue.rs` is what an actor's
+//! inbox and a thread's have in common.
 
 #[cfg(panic = "abort")]
 compile_error!("supervision catches panics: build with panic = \"unwind\"");
@@ -105,6 +110,11 @@ mod slot;
 mod supervisor;
 mod thread_child;
 mod watchdog;
+
+/// The examples of the guide are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/supervision.md")]
+mod guide {}
 
 #[cfg(test)]
 pub(crate) mod testing;
