@@ -314,6 +314,7 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ),
     ("nyx_actor_restarts_total", &["actor=\"metrics\""], By("the metrics crash")),
     ("nyx_actor_panics_total", &["actor=\"connections\""], By("a connection crashes")),
+    ("nyx_actor_stuck_total", &[], Elsewhere("actors/src/supervise/tests/progress.rs")),
     ("nyx_actor_accepted_messages_total", &["actor=\"collector\""], By("a span ends, and is pending")),
     ("nyx_actor_handled_messages_total", &["actor=\"collector\""], By("a span ends and waits")),
     ("nyx_actor_lost_messages_total", &["actor=\"metrics\""], By("the metrics crash")),
