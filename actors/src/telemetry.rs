@@ -15,6 +15,8 @@ use crate::{
 
 /// How long a shutdown may take if nobody says otherwise.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+/// What the other actors may need of it; the rest is shared by the exporters, who stop one after the other.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// A telemetry system on a thread of its own: usable from any program, with or without a runtime.
 ///
@@ -127,6 +129,10 @@ impl Builder {
             self.config.grpc = Some(Listener::bind(&address)?);
         }
         let grpc = self.config.grpc.as_ref().map(|listener| listener.addr().clone());
+        let shares = u32::try_from(self.config.destinations.len()).unwrap_or(u32::MAX).max(1);
+        for destination in &mut self.config.destinations {
+            destination.drain_timeout = (SHUTDOWN_TIMEOUT - SHUTDOWN_MARGIN) / shares;
+        }
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let (stop, stopping) = oneshot::channel();
         let (report, stopped) = oneshot::channel();

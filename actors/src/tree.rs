@@ -45,6 +45,8 @@ use crate::{
 const IO_THREADS_MAX: usize = 4;
 /// Messages that wait for the collector at most; a connection waits for room, or refuses.
 const COLLECTOR_INBOX: usize = 1_024;
+/// Messages that wait for the metrics at most; what finds no room is counted from the log.
+const METRICS_INBOX: usize = 64;
 /// The set of all connections.
 const CONNECTIONS: &str = "connections";
 
@@ -136,9 +138,10 @@ impl Tree {
         let bounds = Arc::clone(red.bounds());
         let metrics = config.measure.then(|| {
             let (log, red) = (Arc::clone(&log), Arc::clone(&red));
-            supervisor.child(child("metrics".to_owned()), move || {
-                Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red)))
-            })
+            supervisor
+                .child(child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more(), move || {
+                    Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red)))
+                })
         });
 
         let mut exporters = Vec::new();
@@ -152,7 +155,7 @@ impl Tree {
             // What it does not deliver in time it leaves; given up on is only one that does not answer at all.
             let stop = destination.drain_timeout + Duration::from_secs(1);
             exporters.push(supervisor.child(
-                child(format!("export.{name}")).stop_deadline(stop),
+                child(format!("export.{name}")).stop_deadline(stop).drains_more(),
                 move || {
                     OtlpExportActor::new(&destination, Arc::clone(&log), id, Arc::clone(&status))
                         .map_err(StartError::new)
@@ -179,7 +182,7 @@ impl Tree {
             let outbox = Arc::new(Outbox::new(&outbox_config));
             let shard = Shard { thread: thread.clone(), outbox: Arc::clone(&outbox) };
             let (recipient, spans, bounds) = (collector.recipient(), Arc::clone(&spans), Arc::clone(&bounds));
-            supervisor.child(child(format!("outbox.{index}")).arbiter(thread), move || {
+            supervisor.child(child(format!("outbox.{index}")).arbiter(thread).drains_more(), move || {
                 let scratch = RedScratch::new(Arc::clone(&bounds));
                 Ok(OutboxActor::new(Arc::clone(&outbox), recipient.clone(), Arc::clone(&spans), scratch))
             });
@@ -257,7 +260,16 @@ impl Tree {
     /// # Errors
     /// [`TreeError`]; what was started by then is stopped again.
     pub async fn start(self) -> Result<Running, TreeError> {
-        let tree = self.supervisor.start().await?;
+        let tree = match self.supervisor.start().await {
+            Ok(tree) => tree,
+            Err(error) => {
+                // Dropped, an arbiter goes on.
+                for arbiter in &self.io {
+                    arbiter.stop();
+                }
+                return Err(error);
+            }
+        };
         self.observed.started(tree.monitor());
         Ok(Running { tree, observed: self.observed, in_process: self.in_process, io: self.io })
     }

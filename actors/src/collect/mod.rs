@@ -13,11 +13,11 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use actix::{Actor, ActorFuture, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Running};
 
 use crate::{
     export::LogAdvanced,
-    log::{GroupOutcome, LogFuture, SpanLog},
+    log::{GroupOutcome, LogFuture, Ordinal, SpanLog},
     measure::{RedDelta, SpansMeasured},
     supervise::Recipient,
 };
@@ -37,6 +37,7 @@ pub struct SpanCollector {
     metrics: Option<Recipient<SpansMeasured>>,
     waiting: Vec<SpansCompleted>,
     committing: bool,
+    stopping: bool,
 }
 
 impl SpanCollector {
@@ -46,7 +47,7 @@ impl SpanCollector {
         exporters: Vec<Recipient<LogAdvanced>>,
         metrics: Option<Recipient<SpansMeasured>>,
     ) -> Self {
-        Self { log, exporters, metrics, waiting: Vec::new(), committing: false }
+        Self { log, exporters, metrics, waiting: Vec::new(), committing: false, stopping: false }
     }
 
     fn begin_commit(&mut self) -> Option<GroupCommit> {
@@ -58,14 +59,18 @@ impl SpanCollector {
         Some(GroupCommit { outcome: self.log.commit(group), deltas })
     }
 
+    fn wake_exporters(&self, end: Ordinal) {
+        for exporter in &self.exporters {
+            // Full means that a wake is already waiting there.
+            let _waiting = exporter.try_send(LogAdvanced { end });
+        }
+    }
+
     fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>) {
         let mut accepted =
             outcome.firsts.iter().zip(deltas).filter_map(|(first, delta)| Some(((*first)?, delta)));
         let Some((first, delta)) = accepted.next() else { return };
-        for exporter in &self.exporters {
-            // Full means that a wake is already waiting there.
-            let _waiting = exporter.try_send(LogAdvanced { end: outcome.end });
-        }
+        self.wake_exporters(outcome.end);
         if let Some(metrics) = &self.metrics {
             let deltas = std::iter::once(delta).chain(accepted.map(|(_, delta)| delta)).collect();
             // What is not delivered shows as a gap, and is read from the log.
@@ -76,6 +81,17 @@ impl SpanCollector {
 
 impl Actor for SpanCollector {
     type Context = Context<Self>;
+
+    /// The one before may have died between a commit and its wakes.
+    fn started(&mut self, _: &mut Context<Self>) {
+        self.wake_exporters(self.log.end());
+    }
+
+    /// A batch that reached the collector is committed: what is in hand goes to the log first.
+    fn stopping(&mut self, _: &mut Context<Self>) -> Running {
+        self.stopping = true;
+        if self.committing { Running::Continue } else { Running::Stop }
+    }
 }
 
 impl Handler<SpansCompleted> for SpanCollector {
@@ -105,7 +121,7 @@ impl ActorFuture<SpanCollector> for CommitLoop {
     fn poll(
         mut self: Pin<&mut Self>,
         collector: &mut SpanCollector,
-        _: &mut Context<SpanCollector>,
+        ctx: &mut Context<SpanCollector>,
         task: &mut TaskContext<'_>,
     ) -> Poll<()> {
         loop {
@@ -114,6 +130,9 @@ impl ActorFuture<SpanCollector> for CommitLoop {
             }
             let Some(group) = &mut self.group else {
                 collector.committing = false;
+                if collector.stopping {
+                    ctx.stop();
+                }
                 return Poll::Ready(());
             };
             let outcome = ready!(group.outcome.as_mut().poll(task));

@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, future::Future};
+use std::{collections::VecDeque, future::Future, time::Duration};
 
 use actix::Actor as _;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::{
     },
     measure::{Bounds, RedScratch},
     span::{SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    supervise::{ChildSpec, Intensity, Strategy, Supervisor},
 };
 
 type Answer = oneshot::Receiver<Result<Committed, CommitError>>;
@@ -145,6 +146,7 @@ fn what_arrives_during_a_commit_is_one_group() {
             answer.await.unwrap().unwrap();
         }
         assert_eq!(*setup.log.groups.lock(), [1, 4]);
+        assert_eq!(setup.wakes.recv().await.unwrap().end, 0, "a new collector wakes the exporters");
         for (first, end, deltas) in [(0, 1, 1), (1, 5, 4)] {
             assert_eq!(setup.wakes.recv().await.unwrap().end, end);
             let measured = setup.measured.recv().await.unwrap();
@@ -219,4 +221,38 @@ fn what_waits_when_the_collector_dies_counts_as_lost_and_its_sender_is_told() {
     assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     let counts = spans.counts();
     assert_eq!((counts.rejected(RejectReason::Lost), counts.pending, counts.balances()), (2, 0, true));
+}
+
+#[test]
+fn what_is_in_hand_at_a_stop_is_committed_first() {
+    system(async {
+        let memory = MemoryLog::new(MemoryLogConfig { max_bytes: 1 << 20, destinations: 1, measured: false });
+        let permits = tokio::sync::Semaphore::new(0);
+        let slow = Arc::new(SlowLog { memory, groups: Mutex::default(), permits });
+        let log: Arc<dyn SpanLog> = Arc::new(Shared(Arc::clone(&slow)));
+        let mut tree = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
+        let collector = tree.child(ChildSpec::new("collector"), move || {
+            Ok(SpanCollector::new(Arc::clone(&log), Vec::new(), None))
+        });
+        let running = tree.start().await.unwrap();
+        let spans = Arc::new(SpanLedger::default());
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let (reply, answer) = oneshot::channel();
+            let append = Append { bytes: Bytes::from_static(b"batch"), pending: spans.scanned(1), reply };
+            collector.try_send(SpansCompleted { append, red: delta(1) }).unwrap();
+            answers.push(answer);
+        }
+        let mut stop = std::pin::pin!(running.shutdown(Duration::from_secs(60)));
+        while slow.groups.lock().is_empty() {
+            assert!(futures_util::poll!(&mut stop).is_pending());
+            tokio::task::yield_now().await;
+        }
+        slow.permits.add_permits(3);
+        assert!(stop.await.is_clean());
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+        assert_eq!((spans.counts().accepted, spans.counts().balances()), (3, true));
+    });
 }

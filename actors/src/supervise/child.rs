@@ -31,6 +31,8 @@ pub(super) struct Policy {
     pub(super) backoff: Backoff,
     pub(super) start_deadline: Duration,
     pub(super) stop_deadline: Duration,
+    /// What it has to finish lies not only in its inbox.
+    pub(super) drains_more: bool,
     pub(super) progress_deadline: Option<Duration>,
     /// It can live on one arbiter only: where that is gone or blocked, no restart can work.
     pub(super) bound: bool,
@@ -40,9 +42,19 @@ impl Policy {
     /// The policy of a child, and where it is placed.
     pub(super) fn of(spec: ChildSpec) -> (Self, Placement) {
         let ChildSpec { name, restart, backoff, start_deadline, stop_deadline, .. } = spec;
-        let ChildSpec { progress_deadline, placement, .. } = spec;
+        let ChildSpec { progress_deadline, placement, drains_more, .. } = spec;
         let bound = matches!(placement, Placement::On(_));
-        (Self { name, restart, backoff, start_deadline, stop_deadline, progress_deadline, bound }, placement)
+        let policy = Self {
+            name,
+            restart,
+            backoff,
+            start_deadline,
+            stop_deadline,
+            drains_more,
+            progress_deadline,
+            bound,
+        };
+        (policy, placement)
     }
 }
 

@@ -285,6 +285,7 @@ impl DynamicChild {
             backoff,
             start_deadline: stop_deadline,
             stop_deadline,
+            drains_more: false,
             progress_deadline: None,
             bound: false,
         };

@@ -37,6 +37,7 @@ impl NestedChild {
             backoff,
             start_deadline: starts.saturating_add(slack),
             stop_deadline: stops.saturating_mul(2).saturating_add(slack),
+            drains_more: false,
             progress_deadline: None,
             bound: false,
         };

@@ -190,6 +190,7 @@ pub struct ChildSpec {
     pub(super) start_deadline: Duration,
     pub(super) stop_deadline: Duration,
     pub(super) inbox_capacity: usize,
+    pub(super) drains_more: bool,
     pub(super) progress_deadline: Option<Duration>,
     pub(super) placement: Placement,
 }
@@ -205,6 +206,7 @@ impl ChildSpec {
             start_deadline: Duration::from_secs(5),
             stop_deadline: Duration::from_secs(5),
             inbox_capacity: 1_024,
+            drains_more: false,
             progress_deadline: Some(Duration::from_secs(30)),
             placement: Placement::WithSupervisor,
         }
@@ -242,6 +244,14 @@ impl ChildSpec {
     #[must_use]
     pub fn inbox_capacity(mut self, messages: usize) -> Self {
         self.inbox_capacity = messages;
+        self
+    }
+
+    /// Its work lies not only in its inbox: where it is down when the tree stops, it gets one more
+    /// incarnation to finish, messages or not.
+    #[must_use]
+    pub fn drains_more(mut self) -> Self {
+        self.drains_more = true;
         self
     }
 

@@ -115,11 +115,12 @@ impl Slot {
         self.child.vital().set_state(state);
     }
 
-    /// It crashed, or was about to be restarted, and messages wait: one more incarnation may drain
-    /// them before they are abandoned.
+    /// It crashed, or was about to be restarted, and messages or other work wait: one more incarnation may
+    /// finish before they are abandoned.
     pub(super) fn deserves_last_go(&self) -> bool {
         let restarts = self.policy().restart != Restart::Temporary;
-        restarts && !self.last_go && !self.over && self.child.backlog() > 0
+        let work = self.policy().drains_more || self.child.backlog() > 0;
+        restarts && !self.last_go && !self.over && work
     }
 
     /// Lets its incarnation go, if there is one.

@@ -6,7 +6,7 @@ use actix::{ActorContext, AsyncContext, WrapFuture};
 use tokio::time::Instant;
 
 use crate::supervise::{
-    AskError, ChildState, FailureCause, Intensity, Strategy, TrySendError, Watchdog,
+    AskError, ChildSpec, ChildState, FailureCause, Intensity, Strategy, Supervisor, TrySendError, Watchdog,
     testing::{At, Do, Note, Run, Script, Slow, Tree, paused, settle, threads, until, workers},
 };
 
@@ -255,4 +255,29 @@ fn a_watchdog_that_is_dropped_in_time_does_nothing() {
         drop(watchdog.unwrap());
         assert_eq!(bitten.recv(), Err(std::sync::mpsc::RecvError), "its thread has ended");
     });
+}
+
+#[test]
+fn a_child_with_work_outside_its_inbox_gets_one_more_go_without_messages() {
+    struct Worker(std::sync::Arc<std::sync::atomic::AtomicU32>);
+    impl actix::Actor for Worker {
+        type Context = actix::Context<Self>;
+        fn started(&mut self, _: &mut Self::Context) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    for (spec, starts) in [(ChildSpec::new("a"), 1), (ChildSpec::new("a").drains_more(), 2)] {
+        paused(async move {
+            let started = std::sync::Arc::default();
+            let mut tree = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
+            let counter = std::sync::Arc::clone(&started);
+            let worker = tree.child(spec, move || Ok(Worker(std::sync::Arc::clone(&counter))));
+            let running = tree.start().await.unwrap();
+            worker.crash("boom").unwrap();
+            settle().await;
+            assert_eq!(running.records()[0].state, ChildState::BackingOff);
+            assert!(running.shutdown(MINUTE).await.is_clean());
+            assert_eq!(started.load(std::sync::atomic::Ordering::Relaxed), starts);
+        });
+    }
 }

@@ -32,6 +32,7 @@ impl Bomb {
             backoff: exact_backoff(),
             start_deadline: Duration::from_secs(1),
             stop_deadline: Duration::from_secs(1),
+            drains_more: false,
             progress_deadline: None,
             bound: false,
         };
