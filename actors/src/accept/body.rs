@@ -55,6 +55,9 @@ impl Default for RequestLimits {
     }
 }
 
+/// However steadily a body comes, it holds its reservation no longer than this and the timeout.
+const EARNED_MAX: Duration = Duration::from_secs(600);
+
 /// How a request's message may be packed (`grpc-encoding`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -251,7 +254,7 @@ impl Pace {
         if std::mem::take(&mut self.moved) {
             let now = Instant::now();
             let earned = Duration::from_secs(received / u64::from(limits.min_bytes_per_s.max(1)));
-            let deadline = (self.begun + earned).min(now) + limits.body_timeout;
+            let deadline = (self.begun + earned.min(EARNED_MAX)).min(now) + limits.body_timeout;
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(deadline),
                 None => self.timer = Some(Box::pin(tokio::time::sleep_until(deadline))),

@@ -243,6 +243,7 @@ impl Node {
         };
         match std::mem::replace(&mut slot.state, State::Down) {
             State::Stopping { .. } => {
+                slot.finished = failure.is_none();
                 if let Some(failure) = &failure {
                     slot.fail(failure, "none");
                 }

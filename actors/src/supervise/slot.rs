@@ -37,6 +37,8 @@ pub(super) struct Slot {
     pub(super) halt: Option<Stop>,
     /// It had its one incarnation for draining what a crash left behind.
     pub(super) last_go: bool,
+    /// Its last incarnation stopped as it was told to: it has finished.
+    pub(super) finished: bool,
     /// Its inbox is closed and abandoned; it never comes back.
     pub(super) over: bool,
 }
@@ -52,6 +54,7 @@ impl Slot {
             gated: false,
             halt: None,
             last_go: false,
+            finished: false,
             over: false,
         }
     }
@@ -72,6 +75,7 @@ impl Slot {
         child: usize,
         events: &mpsc::UnboundedSender<Event>,
     ) -> Box<dyn Incarnation> {
+        self.finished = false;
         self.incarnation = self.child.vital().next_incarnation();
         self.child.start(Report { events: events.clone(), child, incarnation: self.incarnation })
     }
@@ -119,7 +123,7 @@ impl Slot {
     /// finish before they are abandoned.
     pub(super) fn deserves_last_go(&self) -> bool {
         let restarts = self.policy().restart != Restart::Temporary;
-        let work = self.policy().drains_more || self.child.backlog() > 0;
+        let work = (self.policy().drains_more && !self.finished) || self.child.backlog() > 0;
         restarts && !self.last_go && !self.over && work
     }
 

@@ -318,6 +318,23 @@ async fn a_body_that_keeps_the_pace_may_take_longer_and_then_no_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_keeps_the_pace_holds_its_reservation_for_ten_minutes_and_the_timeout_at_most() {
+    let mut case = case(Packing::Identity, LIMIT);
+    case.feed(framed(0, &vec![1; LIMIT])[..5].to_vec());
+    let begun = Instant::now();
+    let refusal = loop {
+        case.reads_on();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        case.feed(vec![1; 10 * 1024]);
+        if let Some(read) = (&mut case.message).now_or_never() {
+            break read.unwrap_err();
+        }
+    };
+    assert_eq!((Status::from(refusal).code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 630));
+    assert_eq!(case.admission.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_byte_a_second_is_refused_when_the_timeout_is_over() {
     let mut case = case(Packing::Identity, LIMIT);
     case.feed(framed(0, &[1; 1000])[..5].to_vec());

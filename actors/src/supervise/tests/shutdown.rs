@@ -281,3 +281,21 @@ fn a_child_with_work_outside_its_inbox_gets_one_more_go_without_messages() {
         });
     }
 }
+
+#[test]
+fn a_child_that_stops_in_order_gets_no_further_go() {
+    paused(async {
+        let mut more = Supervisor::new("more", Strategy::OneForOne, Intensity::default());
+        let idle = more.child(ChildSpec::new("idle").drains_more(), || Ok(Idle));
+        let running = more.start().await.unwrap();
+        drop(idle);
+        assert!(running.shutdown(MINUTE).await.is_clean());
+        assert_eq!(running.records()[0].incarnation, 1);
+    });
+}
+
+struct Idle;
+
+impl actix::Actor for Idle {
+    type Context = actix::Context<Self>;
+}
