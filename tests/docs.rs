@@ -88,10 +88,6 @@ fn every_relative_link_leads_to_a_file() {
             text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
         for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
             let file = target.split('#').next().unwrap_or_default();
-            // Under way: written from measurements.
-            if file.ends_with("docs/performance.md") {
-                continue;
-            }
             if !path.parent().unwrap().join(file).exists() {
                 broken.push(format!("{}: {target}", path.display()));
             }
