@@ -14,6 +14,7 @@ pub mod log;
 pub mod measure;
 pub mod metrics;
 pub mod observe;
+mod retry_info;
 pub mod span;
 pub mod supervise;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::{DoorReason, Refusal, Retry};
+use crate::retry_info::{Any, Delay, RetryInfo};
 
 /// When a sender that was refused for want of room may come again: the log frees room as fast as the
 /// destinations take, so there is no better guess.
@@ -20,31 +21,6 @@ struct RpcStatus {
     message: String,
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
-/// `google.rpc.RetryInfo`.
-#[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    retry_delay: Option<Delay>,
-}
-
-/// `google.protobuf.Duration`.
-#[derive(Clone, PartialEq, Message)]
-struct Delay {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
 }
 
 impl From<Refusal> for Status {

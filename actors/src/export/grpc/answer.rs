@@ -8,6 +8,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use prost::Message;
 
+use crate::retry_info::{Any, RetryInfo};
+
 use super::super::verdict::{Answer, Failure, GrpcCode, MESSAGE_MAX, Outcome, ServerStatus, cut};
 
 /// Bytes of a response that are read at most (OTLP 1.11, "Response size limits").
@@ -35,31 +37,6 @@ struct PartialSuccess {
 struct StatusDetails {
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
-/// `google.rpc.RetryInfo`.
-#[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    retry_delay: Option<ProtoDuration>,
-}
-
-/// `google.protobuf.Duration`.
-#[derive(Clone, PartialEq, Message)]
-struct ProtoDuration {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
 }
 
 /// Reads the response to its end, or as far as it matters.
@@ -217,6 +194,7 @@ fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry_info::Delay;
 
     #[test]
     fn a_message_is_percent_decoded_and_cut() {
@@ -251,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_retry_info_among_other_details_is_found() {
-        let delay = RetryInfo { retry_delay: Some(ProtoDuration { seconds: 2, nanos: 500_000_000 }) };
+        let delay = RetryInfo { retry_delay: Some(Delay { seconds: 2, nanos: 500_000_000 }) };
         let other =
             Any { type_url: "type.googleapis.com/google.rpc.DebugInfo".to_owned(), value: Bytes::new() };
         let info =
