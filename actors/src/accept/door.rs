@@ -30,6 +30,8 @@ reasons! {
         Unsupported => "unsupported",
         /// The log had no room.
         LogFull => "log_full",
+        /// The log could not write; the sender may try again.
+        LogFailed => "log_failed",
         /// The collector did not take it in time.
         Overloaded => "overloaded",
         /// The daemon is on its way down.
@@ -53,6 +55,7 @@ impl From<RejectReason> for DoorReason {
     fn from(reason: RejectReason) -> Self {
         match reason {
             RejectReason::LogFull => Self::LogFull,
+            RejectReason::LogFailed => Self::LogFailed,
             RejectReason::Overloaded => Self::Overloaded,
             RejectReason::ShuttingDown => Self::ShuttingDown,
             RejectReason::Lost => Self::Lost,

@@ -115,7 +115,8 @@ impl Refusal {
             Self::Unsupported(_) | Self::ContentType(_) => DoorReason::Unsupported,
             Self::SlowBody { .. } => DoorReason::SlowBody,
             Self::Disconnected(_) => DoorReason::Disconnected,
-            Self::Commit(_) => DoorReason::LogFull,
+            Self::Commit(CommitError::Disk { .. }) => DoorReason::LogFailed,
+            Self::Commit(CommitError::Full { .. } | CommitError::TooLarge { .. }) => DoorReason::LogFull,
             Self::Overloaded(_) => DoorReason::Overloaded,
             Self::ShuttingDown => DoorReason::ShuttingDown,
             Self::Lost => DoorReason::Lost,
@@ -128,6 +129,7 @@ impl Refusal {
             Self::Admission(_) | Self::Commit(CommitError::Full { .. }) => Retry::WhenThereIsRoom,
             Self::SlowBody { .. }
             | Self::Disconnected(_)
+            | Self::Commit(CommitError::Disk { .. })
             | Self::Overloaded(_)
             | Self::ShuttingDown
             | Self::Lost => Retry::Yes,

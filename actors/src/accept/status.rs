@@ -44,9 +44,11 @@ fn code(refusal: &Refusal) -> Code {
         DoorReason::Invalid => Code::InvalidArgument,
         DoorReason::Unsupported => Code::Unimplemented,
         DoorReason::SlowBody => Code::DeadlineExceeded,
-        DoorReason::Overloaded | DoorReason::ShuttingDown | DoorReason::Disconnected | DoorReason::Lost => {
-            Code::Unavailable
-        }
+        DoorReason::LogFailed
+        | DoorReason::Overloaded
+        | DoorReason::ShuttingDown
+        | DoorReason::Disconnected
+        | DoorReason::Lost => Code::Unavailable,
         // In-process only: no refusal of a request has these.
         DoorReason::InProcessFull | DoorReason::TooManyOpen | DoorReason::Closed => Code::Unavailable,
     }
@@ -87,6 +89,11 @@ mod tests {
             (Refusal::Admission(over), Code::ResourceExhausted, Some(1)),
             (Refusal::Commit(full), Code::ResourceExhausted, Some(1)),
             (Refusal::Commit(large), Code::ResourceExhausted, None),
+            (
+                Refusal::Commit(CommitError::Disk { why: "Input/output error".to_owned() }),
+                Code::Unavailable,
+                None,
+            ),
             (Refusal::TooLarge { bytes: 3, limit: 2 }, Code::ResourceExhausted, None),
             (Refusal::UnpacksTooLarge { limit: 2 }, Code::ResourceExhausted, None),
             (Refusal::Overloaded(Duration::from_secs(5)), Code::Unavailable, None),

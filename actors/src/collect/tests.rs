@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     log::{
         Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
-        LogStats, MemoryLog, MemoryLogConfig, Ordinal, ReadError, ReadLimit, Record, RejectReason,
+        LogStats, MemoryLog, MemoryLogConfig, Ordinal, ReadError, ReadLimit, Record, RejectReason, Restored,
         SpanLedger,
     },
     measure::{Bounds, RedScratch},
@@ -57,6 +57,15 @@ impl SpanLog for Shared {
     }
     fn measured(&self, to: Ordinal) {
         self.0.memory.measured(to);
+    }
+    fn checkpoint(&self, position: Ordinal, bytes: Bytes) -> LogFuture<Result<(), String>> {
+        self.0.memory.checkpoint(position, bytes)
+    }
+    fn restored(&self) -> Restored {
+        self.0.memory.restored()
+    }
+    fn troubles(&self) -> Vec<String> {
+        self.0.memory.troubles()
     }
     fn end(&self) -> Ordinal {
         self.0.memory.end()

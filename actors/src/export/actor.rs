@@ -21,7 +21,9 @@ use super::{
     state::{Action, Doomed, PieceId},
     verdict::{Failure, Verdict},
 };
-use crate::log::{AdvanceError, DeadLetter, DestinationId, Ordinal, ReadError, ReadLimit, Record, SpanLog};
+use crate::log::{
+    AdvanceError, DeadLetter, DestinationId, DropReason, Ordinal, ReadError, ReadLimit, Record, SpanLog,
+};
 
 /// Delivers what the log holds to one destination.
 ///
@@ -192,15 +194,22 @@ impl OtlpExportActor {
         records: Result<Vec<Record>, ReadError>,
         now: Instant,
     ) -> Result<(), Broken> {
-        let formed = match records {
-            Ok(records) => Batch::form(&records, from, limit, self.settings.sampler),
-            Err(ReadError::Released { start, .. }) => Formed::Damaged { to: start },
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                live.say(self.status.name(), "the log cannot give spans back", &error.to_string());
+                match error {
+                    ReadError::Released { start, .. } => live.machine.gone(start, DropReason::Evicted),
+                    ReadError::Damaged { to, .. } => live.machine.gone(to, DropReason::Damaged),
+                }
+                return Ok(());
+            }
         };
-        match formed {
+        match Batch::form(&records, from, limit, self.settings.sampler) {
             Formed::Batch { batch, rest } => live.machine.formed(batch, rest, now),
             Formed::Damaged { to } => {
-                live.say(self.status.name(), "spans cannot be read", &format!("ordinals {from} to {to}"));
-                live.machine.damaged(to);
+                live.say(self.status.name(), "spans do not scan", &format!("ordinals {from} to {to}"));
+                live.machine.gone(to, DropReason::Damaged);
             }
             Formed::Nothing => return Err(Broken::Nothing { from, end: self.log.end() }),
         }

@@ -184,11 +184,11 @@ impl<L: Load> Machine<L> {
         self.push(end, rest, |load| Phase::waiting(load, now), load);
     }
 
-    /// The spans before `to` cannot be read.
-    pub fn damaged(&mut self, to: Ordinal) {
+    /// The log cannot give the spans before `to`, for this reason.
+    pub fn gone(&mut self, to: Ordinal, reason: DropReason) {
         self.forming = false;
         let count = to.saturating_sub(self.next);
-        let settled = Settled { dropped: Some((DropReason::Damaged, count)), ..Settled::default() };
+        let settled = Settled { dropped: Some((reason, count)), ..Settled::default() };
         self.push(to, None, |()| Phase::Done(settled), ());
     }
 

@@ -46,7 +46,7 @@ pub trait Load: Sized {
 pub enum Action {
     /// Send this piece: its answer goes to [`answered`](super::machine::Machine::answered).
     Send(PieceId),
-    /// Read the log and form a batch: the result goes to [`formed`](super::machine::Machine::formed) or [`damaged`](super::machine::Machine::damaged).
+    /// Read the log and form a batch: the result goes to [`formed`](super::machine::Machine::formed) or [`gone`](super::machine::Machine::gone).
     Form {
         /// The first span of the batch.
         from: Ordinal,

@@ -40,6 +40,8 @@ reasons! {
     RejectReason {
         /// The log had no room.
         LogFull => "log_full",
+        /// The log could not write.
+        LogFailed => "log_failed",
         /// The collector did not take them in time.
         Overloaded => "overloaded",
         /// The daemon is on its way down.
@@ -64,6 +66,8 @@ reasons! {
         Refused => "refused",
         /// The log could not read the span back.
         Damaged => "damaged",
+        /// The log let go of the span before the destination had it: it was full, and is to drop the oldest.
+        Evicted => "evicted",
     }
 }
 

@@ -19,8 +19,12 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[allow(dead_code, reason = "the form that uses it follows")]
+pub(crate) mod disk;
 mod ledger;
 mod memory;
+#[allow(dead_code, reason = "the form itself follows")]
+pub mod segments;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -81,7 +85,7 @@ pub enum CommitError {
         bytes: usize,
         /// Bytes held.
         held: usize,
-        /// `log.memory_max_bytes`.
+        /// `log.memory_max_bytes`, or `log.max_bytes`.
         limit: usize,
     },
     /// The batch would not fit even into an empty log.
@@ -89,8 +93,14 @@ pub enum CommitError {
     TooLarge {
         /// Bytes that the batch would be charged with.
         bytes: usize,
-        /// `log.memory_max_bytes`.
+        /// `log.memory_max_bytes`, or `log.max_bytes`.
         limit: usize,
+    },
+    /// The file system did not take it.
+    #[error("span log cannot write: {why}")]
+    Disk {
+        /// The system's words.
+        why: String,
     },
 }
 
@@ -145,13 +155,22 @@ pub struct ReadLimit {
 /// A read failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReadError {
-    /// The spans at this position are gone: every consumer had passed them.
+    /// The spans at this position are gone: every consumer had passed them, or the log was full and is to drop
+    /// the oldest.
     #[error("ordinal {from} was released: the log begins at {start}")]
     Released {
         /// The position asked for.
         from: Ordinal,
         /// The first ordinal that the log still holds.
         start: Ordinal,
+    },
+    /// The spans at this position are damaged: they cannot be read, and never will be.
+    #[error("ordinals {from} to {to} are damaged")]
+    Damaged {
+        /// The position asked for.
+        from: Ordinal,
+        /// The ordinal behind the damage: that of the next readable span, or the log's end.
+        to: Ordinal,
     },
 }
 
@@ -162,6 +181,42 @@ pub enum Durability {
     /// The crash of an actor, not the end of the process: it is held in memory.
     #[default]
     Memory,
+    /// The end of the process, however sudden: it is in the page cache. Not the machine's.
+    Process,
+    /// A power cut: it was synced to the device.
+    Power,
+}
+
+impl Durability {
+    /// As in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Process => "process",
+            Self::Power => "power",
+        }
+    }
+}
+
+/// What the log gives back of the span metrics' last checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// There is none: the metrics begin at this position, with nothing counted.
+    Fresh(Ordinal),
+    /// The checkpoint, and the log holds every span behind its position.
+    Checkpoint {
+        /// Every span before it is counted in the checkpoint.
+        position: Ordinal,
+        /// What [`SpanLog::checkpoint`] was given.
+        bytes: Bytes,
+    },
+    /// What was counted cannot be told from what was not: counters begin at 0, at this position.
+    Broken {
+        /// Where counting begins.
+        position: Ordinal,
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// What the log holds, for `/stats` and `/metrics`.
@@ -181,6 +236,46 @@ pub struct LogStats {
     pub max_bytes: usize,
     /// Dead letters kept (the newest ones; the ledgers count them all).
     pub dead_letters: usize,
+    /// What the segment form knows besides.
+    #[serde(flatten)]
+    pub disk: Option<DiskStats>,
+}
+
+/// What a log of segment files knows besides, since the start of the process unless it says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DiskStats {
+    /// Segment files at this moment.
+    pub segments: usize,
+    /// Bytes of records that are held in memory too, for consumers that keep up.
+    pub cached_bytes: usize,
+    /// Bytes free on the file system when the log last looked.
+    pub free_bytes: u64,
+    /// Groups written.
+    pub groups: u64,
+    /// Bytes of the batches in these groups.
+    pub payload_bytes: u64,
+    /// Bytes written to files, whatever for: segments, positions, dead letters, checkpoints.
+    pub written_bytes: u64,
+    /// Syncs that succeeded.
+    pub syncs: u64,
+    /// Writes, truncations, renames and removals that failed.
+    pub write_errors: u64,
+    /// Syncs that failed.
+    pub sync_errors: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+    /// Reads that no record in memory could answer.
+    pub disk_reads: u64,
+    /// Spans in damaged places that were found.
+    pub damaged_spans: u64,
+    /// Bytes set aside in `quarantine/`, earlier processes' included.
+    pub quarantined_bytes: u64,
+    /// Bytes of groups that were never whole, cut off the log's end when it was opened.
+    pub torn_bytes: u64,
+    /// Spans that `drop_oldest` took from destinations that had not had them.
+    pub evicted_spans: u64,
+    /// When the last checkpoint of the span metrics was stored, in seconds since the Unix epoch.
+    pub checkpointed_at: Option<u64>,
 }
 
 /// A span that a destination will never take, kept for an operator.
@@ -219,10 +314,12 @@ pub trait SpanLog: Send + Sync + fmt::Debug {
     /// The group is on its way when this returns: dropping the future does not take it back.
     fn commit(&self, group: Vec<Append>) -> LogFuture<GroupOutcome>;
 
-    /// The records from the one that holds `from` on, within `limit`; none at the log's end.
+    /// The records from the one that holds `from` on, within `limit`, without a gap between them; none at the
+    /// log's end. Where a disk fails for now, it waits and tries again.
     ///
     /// # Errors
-    /// [`ReadError::Released`] where `from` lies before everything held.
+    /// [`ReadError::Released`] where `from` lies before everything held, [`ReadError::Damaged`] where it lies in
+    /// a gap.
     fn read(&self, from: Ordinal, limit: ReadLimit) -> LogFuture<Result<Vec<Record>, ReadError>>;
 
     /// Moves a destination's position and its ledger as one.
@@ -250,6 +347,19 @@ pub trait SpanLog: Send + Sync + fmt::Debug {
 
     /// The metrics have counted every span before `to`. Moving back is ignored.
     fn measured(&self, to: Ordinal);
+
+    /// Stores what the metrics have counted before `position`, in place of the checkpoint before. Records that
+    /// no stored checkpoint includes are kept, where the log outlives the process.
+    ///
+    /// # Errors
+    /// In words, where it cannot be stored; the checkpoint before it stays.
+    fn checkpoint(&self, position: Ordinal, bytes: Bytes) -> LogFuture<Result<(), String>>;
+
+    /// The last checkpoint, as found when the log was opened.
+    fn restored(&self) -> Restored;
+
+    /// What is wrong with the log at this moment, a sentence each, for `/health`.
+    fn troubles(&self) -> Vec<String>;
 
     /// The ordinal behind the last span.
     fn end(&self) -> Ordinal;

@@ -32,6 +32,9 @@ pub(super) fn count(
         Err(ReadError::Released { start, .. }) => {
             red.skip(from, start, |unmeasured| &mut unmeasured.released);
         }
+        Err(ReadError::Damaged { to, .. }) => {
+            red.skip(from, to, |unmeasured| &mut unmeasured.damaged);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     log::{
         Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, GroupOutcome, LogFuture,
-        LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record, SpanLedger,
+        LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record, Restored, SpanLedger,
     },
     span::scan,
 };
@@ -72,6 +72,18 @@ impl SpanLog for SlowLog {
     fn measured(&self, to: Ordinal) {
         self.positions.lock().push(to);
         self.log.measured(to);
+    }
+
+    fn checkpoint(&self, position: Ordinal, bytes: Bytes) -> LogFuture<Result<(), String>> {
+        self.log.checkpoint(position, bytes)
+    }
+
+    fn restored(&self) -> Restored {
+        self.log.restored()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.log.troubles()
     }
 
     fn end(&self) -> Ordinal {

@@ -336,7 +336,7 @@ fn spans_that_sampling_left_out_are_settled_without_a_request() {
 fn spans_that_cannot_be_read_are_dropped_as_damaged() {
     let mut world = World::new(settings());
     assert!(matches!(world.machine.next_action(600, world.now), Some(Action::Form { from: 0, .. })));
-    world.machine.damaged(200);
+    world.machine.gone(200, DropReason::Damaged);
     let dropped = vec![(DropReason::Damaged, 200)];
     assert_eq!(world.machine.settle(), Some(Advance { to: 200, dropped, ..Advance::default() }));
     assert!(matches!(world.machine.next_action(800, world.now), Some(Action::Form { from: 200, .. })));
@@ -438,7 +438,7 @@ impl Checked {
             }
             Step::Damaged(spans) => {
                 if let Some((from, most)) = self.form.take() {
-                    self.machine.damaged(self.end.min(from + spans.min(most)));
+                    self.machine.gone(self.end.min(from + spans.min(most)), DropReason::Damaged);
                 }
             }
             Step::Drain => self.machine.drain(),
