@@ -71,6 +71,26 @@ reasons! {
     }
 }
 
+impl DropReason {
+    /// The reason's number in files. A number is never given to another reason.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Rejected => 1,
+            Self::Invalid => 2,
+            Self::TooLarge => 3,
+            Self::RetriesExhausted => 4,
+            Self::Refused => 5,
+            Self::Damaged => 6,
+            Self::Evicted => 7,
+        }
+    }
+
+    /// The reason with this number.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.code() == code)
+    }
+}
+
 /// A count for each reason.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ByReason<const N: usize>([u64; N]);
@@ -287,6 +307,23 @@ impl DestinationLedger {
         Self { start, position: start, end: start, ..Self::default() }
     }
 
+    /// An account as it was stored, whose end is its position; `None` where it does not balance.
+    pub(crate) fn restore(
+        start: Ordinal,
+        position: Ordinal,
+        exported: u64,
+        sampled_out: u64,
+        dropped: impl IntoIterator<Item = (DropReason, u64)>,
+    ) -> Option<Self> {
+        let mut ledger = Self { start, position, end: position, exported, sampled_out, ..Self::default() };
+        let mut counted = exported.checked_add(sampled_out)?;
+        for (reason, count) in dropped {
+            counted = counted.checked_add(count)?;
+            ledger.dropped.add(reason as usize, count);
+        }
+        (position.checked_sub(start)? == counted).then_some(ledger)
+    }
+
     /// The same account, with the log's end as it is now.
     pub fn at_end(&self, end: Ordinal) -> Self {
         Self { end, ..self.clone() }
@@ -456,5 +493,27 @@ mod tests {
         ledger.advance(&Advance { to: 20, exported: 4, sampled_out: 3, dropped }, 25).unwrap();
         assert_eq!((ledger.queued(), ledger.dropped_total()), (5, 3));
         assert!(ledger.balances());
+    }
+
+    #[test]
+    fn a_reason_has_a_number_of_its_own() {
+        let mut codes: Vec<_> = DropReason::ALL.iter().map(|reason| reason.code()).collect();
+        for (&reason, &code) in DropReason::ALL.iter().zip(&codes) {
+            assert_eq!(DropReason::from_code(code), Some(reason));
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), DropReason::ALL.len());
+        assert_eq!(DropReason::from_code(0), None);
+    }
+
+    #[test]
+    fn a_stored_account_that_does_not_balance_is_none() {
+        let dropped = [(DropReason::Damaged, 3)];
+        let restored = DestinationLedger::restore(10, 20, 5, 2, dropped).unwrap();
+        assert_eq!((restored.end, restored.dropped(DropReason::Damaged), restored.balances()), (20, 3, true));
+        assert_eq!(DestinationLedger::restore(10, 21, 5, 2, dropped), None);
+        assert_eq!(DestinationLedger::restore(20, 10, 5, 2, dropped), None);
+        assert_eq!(DestinationLedger::restore(0, 1, u64::MAX, 2, []), None);
     }
 }

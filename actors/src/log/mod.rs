@@ -25,6 +25,8 @@ mod ledger;
 mod memory;
 #[allow(dead_code, reason = "the form itself follows")]
 pub mod segments;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{fmt, future::Future, pin::Pin};
 

@@ -13,6 +13,8 @@
 
 mod codec;
 mod config;
+mod files;
 mod format;
+mod positions;
 
 pub use config::{LogDestination, SegmentLogConfig, StartAt, WhenFull};
