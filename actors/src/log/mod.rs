@@ -22,6 +22,8 @@ pub(crate) mod conformance;
 #[allow(dead_code, reason = "the form that uses it follows")]
 pub(crate) mod disk;
 mod ledger;
+#[allow(dead_code, reason = "the form that uses it follows")]
+mod letters;
 mod memory;
 #[allow(dead_code, reason = "the form itself follows")]
 pub mod segments;

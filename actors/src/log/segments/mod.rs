@@ -13,6 +13,7 @@
 
 mod codec;
 mod config;
+mod dead_letters;
 mod files;
 mod format;
 mod positions;
