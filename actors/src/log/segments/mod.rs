@@ -11,6 +11,8 @@
 //!   quarantine/              bytes that do not check
 //! ```
 
+mod checkpoint;
+mod clean;
 mod codec;
 mod config;
 mod dead_letters;
