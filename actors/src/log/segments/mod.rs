@@ -18,6 +18,9 @@ mod config;
 mod dead_letters;
 mod files;
 mod format;
+mod lock;
 mod positions;
+mod quarantine;
 
 pub use config::{LogDestination, SegmentLogConfig, StartAt, WhenFull};
+pub use lock::{DirLock, LockError};
