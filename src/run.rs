@@ -6,7 +6,7 @@ use nyx_telemetry::{
     accept::{ListenAddr, ListenError, Listener, RequestLimits},
     export::DestinationConfig,
     supervise::{ChildSpec, ShutdownReport, StartError},
-    tree::{Running, Tree, TreeConfig},
+    tree::{LogForm, Running, Tree, TreeConfig},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -173,7 +173,7 @@ fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
         service_name: config.telemetry.service_name.clone(),
         destinations: config.export.iter().map(drained).collect(),
         measure: config.telemetry.prometheus_enabled,
-        log_max_bytes: config.log.memory_max_bytes,
+        log: LogForm::Memory { max_bytes: config.log.memory_max_bytes },
         io_threads: config.runtime.io_threads,
         in_process_max_bytes: config.ingest.in_process.max_bytes,
         max_connections: config.ingest.max_connections,

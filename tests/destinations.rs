@@ -192,7 +192,7 @@ fn a_full_log_refuses_in_a_way_that_is_to_be_retried_and_recovers() {
     system(async {
         let mut sink = nobody();
         let nyx = Nyx::start(vec![quick("default", &sink.endpoint())], |config| {
-            config.log_max_bytes = 64 << 10;
+            config.log = nyx_telemetry::tree::LogForm::Memory { max_bytes: 64 << 10 };
         })
         .await;
         let mut sender = client(nyx.door);

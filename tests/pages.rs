@@ -353,7 +353,7 @@ fn every_family_moves_when_it_should() {
             DestinationConfig { sampling_rate: 0.0, ..quick("none", &none.endpoint()) },
         ];
         let nyx = Nyx::start(destinations, |config| {
-            config.log_max_bytes = 512 << 10;
+            config.log = nyx_telemetry::tree::LogForm::Memory { max_bytes: 512 << 10 };
             config.io_threads = 1;
             config.max_connections = 2;
             config.intensity = Intensity { max_restarts: 3, window: Duration::from_secs(60) };

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! root (one_for_one)
+//! ├── log                     the thread that writes the segment files
+//! ├── log.reader              the thread that reads them
 //! ├── metrics                 MetricsActor
 //! ├── export.<destination>    OtlpExportActor, one a destination
 //! ├── collector               SpanCollector
@@ -32,7 +34,10 @@ use crate::{
     },
     collect::SpanCollector,
     export::{DestinationConfig, DestinationStatus, OtlpExportActor},
-    log::{DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog},
+    log::{
+        DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog,
+        segments::{OpenLog, SegmentLog},
+    },
     measure::{Bounds, MetricsActor, RedScratch, RedShared, SERIES_MAX_DEFAULT},
     observe::{Observed, ObservedDestination, ObservedDoor},
     supervise::{
@@ -45,10 +50,27 @@ use crate::{
 const IO_THREADS_MAX: usize = 4;
 /// Messages that wait for the collector at most; a connection waits for room, or refuses.
 const COLLECTOR_INBOX: usize = 1_024;
+/// Messages that wait for the log's threads at most. There is one group at a time, one checkpoint, a read for each
+/// consumer, and one message about positions.
+const LOG_INBOX: usize = 256;
+/// What the log needs to sync its files when it is closed.
+const LOG_STOP: Duration = Duration::from_secs(10);
 /// Messages that wait for the metrics at most; what finds no room is counted from the log.
 const METRICS_INBOX: usize = 64;
 /// The set of all connections.
 const CONNECTIONS: &str = "connections";
+
+/// Where the span log is.
+#[derive(Debug, Clone)]
+pub enum LogForm {
+    /// In memory, so many bytes at most.
+    Memory {
+        /// `log.memory_max_bytes`.
+        max_bytes: usize,
+    },
+    /// In a folder, which was opened for the destinations of [`TreeConfig::destinations`], in their order.
+    Segments(OpenLog),
+}
 
 /// What a tree is made of.
 #[derive(Debug, Clone)]
@@ -61,8 +83,8 @@ pub struct TreeConfig {
     pub destinations: Vec<DestinationConfig>,
     /// Whether RED metrics are kept.
     pub measure: bool,
-    /// Bytes that the span log holds at most.
-    pub log_max_bytes: usize,
+    /// Where the span log is.
+    pub log: LogForm,
     /// Threads for connections; 0: one less than there are cores, at least one and at most four.
     pub io_threads: usize,
     /// Bytes of finished in-process spans that wait for the log at most.
@@ -92,7 +114,7 @@ impl Default for TreeConfig {
             resource: Vec::new(),
             destinations: Vec::new(),
             measure: true,
-            log_max_bytes: 256 << 20,
+            log: LogForm::Memory { max_bytes: 256 << 20 },
             io_threads: 0,
             in_process_max_bytes: 8 << 20,
             connection_limits: ConnectionLimits::default(),
@@ -125,14 +147,17 @@ impl Tree {
         };
         let first = Arbiter::new();
         let mut io: Vec<Arbiter> = (1..io_threads).map(|_| Arbiter::new()).collect();
-        let log: Arc<dyn SpanLog> = Arc::new(MemoryLog::new(MemoryLogConfig {
-            max_bytes: config.log_max_bytes,
-            destinations: config.destinations.len(),
-            measured: config.measure,
-        }));
         let spans = Arc::new(SpanLedger::default());
         let mut supervisor = Supervisor::new("root", Strategy::OneForOne, config.intensity);
         let child = |name: String| ChildSpec::new(name).backoff(config.backoff);
+        let log: Arc<dyn SpanLog> = match &config.log {
+            &LogForm::Memory { max_bytes } => Arc::new(MemoryLog::new(MemoryLogConfig {
+                max_bytes,
+                destinations: config.destinations.len(),
+                measured: config.measure,
+            })),
+            LogForm::Segments(open) => Arc::new(segment_log(&mut supervisor, open, config.backoff)),
+        };
 
         let red = Arc::new(RedShared::new(Bounds::default(), SERIES_MAX_DEFAULT));
         let bounds = Arc::clone(red.bounds());
@@ -273,6 +298,43 @@ impl Tree {
         self.observed.started(tree.monitor());
         Ok(Running { tree, observed: self.observed, in_process: self.in_process, io: self.io })
     }
+}
+
+/// The log's threads: one that writes, and one that reads what is no longer in memory.
+fn segment_log(supervisor: &mut Supervisor, open: &OpenLog, backoff: Backoff) -> SegmentLog {
+    let spec = |name: &str| ChildSpec::new(name).backoff(backoff).inbox_capacity(LOG_INBOX);
+    let writing = open.clone();
+    // Stopped last, it finishes what waits and closes the log, even if it was down.
+    let writer = spec("log").stop_deadline(LOG_STOP).drains_more();
+    let write = supervisor.thread(writer, move |context| {
+        let mut writer = writing.writer();
+        let mut batch = Vec::with_capacity(LOG_INBOX);
+        while context.recv(&mut batch, LOG_INBOX) {
+            writer.handle(batch.drain(..));
+        }
+        if !context.is_fenced() {
+            writer.close();
+        }
+        Ok(())
+    });
+    let reader = open.reader();
+    let report = write.clone();
+    let read = supervisor.thread(spec("log.reader"), move |context| {
+        let mut batch = Vec::with_capacity(1);
+        while context.recv(&mut batch, 1) {
+            for request in batch.drain(..) {
+                reader.handle(request, &mut |work| {
+                    // Told to nobody, it is found again after the next start.
+                    let _full = report.try_send(work);
+                });
+            }
+        }
+        Ok(())
+    });
+    open.log(
+        move |work| write.try_send(work).map_err(TrySendError::into_message),
+        move |request| read.try_send(request).map_err(TrySendError::into_message),
+    )
 }
 
 /// Children come back quickly at first: senders wait in the meantime.

@@ -2,6 +2,13 @@
 //!
 //! Only the log's writer calls what changes anything.
 
+#[cfg(test)]
+#[allow(dead_code, reason = "tests use what they need of it")]
+pub(crate) mod abort;
+#[cfg(test)]
+#[allow(dead_code, reason = "tests use what they need of it")]
+pub(crate) mod sim;
+
 use std::{
     fmt, fs, io,
     io::IoSlice,

@@ -1,8 +1,8 @@
 //! The memory form of the span log: what it holds is gone with the process.
 
-use std::{collections::VecDeque, future::ready, sync::atomic::AtomicU64};
+use std::{future::ready, sync::atomic::AtomicU64};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -10,19 +10,9 @@ use super::{
     Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
     Durability, GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, RejectReason,
     Restored, SpanLog,
+    letters::KeptLetters,
+    records::{Records, charge},
 };
-
-/// A batch below this many bytes is copied into a shared chunk: it came in a network buffer that is
-/// larger than itself, and would keep all of it.
-const SMALL_BATCH: usize = 8 * 1024;
-/// The size of a shared chunk in bytes.
-const CHUNK: usize = 64 * 1024;
-/// Charged for a record besides its bytes.
-const RECORD_OVERHEAD: usize = 128;
-/// Dead letters kept for each destination; the oldest goes first.
-const DEAD_LETTERS_MAX: usize = 1_000;
-/// Bytes of dead letters kept for each destination.
-const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Settings of a [`MemoryLog`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +36,8 @@ pub struct MemoryLog {
 
 #[derive(Debug)]
 struct State {
-    records: VecDeque<Record>,
-    bytes: usize,
+    records: Records,
     end: Ordinal,
-    chunk: BytesMut,
     destinations: Vec<Destination>,
     /// The position of the metrics; `None` where there are none to wait for.
     measured: Option<Ordinal>,
@@ -58,8 +46,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Destination {
     ledger: DestinationLedger,
-    dead_letters: VecDeque<DeadLetter>,
-    dead_letter_bytes: usize,
+    dead_letters: KeptLetters,
 }
 
 impl MemoryLog {
@@ -67,10 +54,8 @@ impl MemoryLog {
     pub fn new(config: MemoryLogConfig) -> Self {
         let MemoryLogConfig { max_bytes, destinations, measured } = config;
         let state = State {
-            records: VecDeque::new(),
-            bytes: 0,
+            records: Records::default(),
             end: 0,
-            chunk: BytesMut::new(),
             destinations: std::iter::repeat_with(Destination::default).take(destinations).collect(),
             measured: measured.then_some(0),
         };
@@ -90,45 +75,29 @@ impl State {
         if charge > max_bytes {
             return Err(CommitError::TooLarge { bytes: charge, limit: max_bytes });
         }
-        if self.bytes + charge > max_bytes {
-            return Err(CommitError::Full { bytes: charge, held: self.bytes, limit: max_bytes });
+        if self.records.bytes() + charge > max_bytes {
+            return Err(CommitError::Full { bytes: charge, held: self.records.bytes(), limit: max_bytes });
         }
-        let bytes = if bytes.len() < SMALL_BATCH { self.copy_to_chunk(&bytes) } else { bytes };
         let first = self.end;
         self.end += u64::from(spans);
-        self.bytes += charge;
-        self.records.push_back(Record { first, spans, bytes, committed_at: now });
+        self.records.push(first, spans, bytes, now);
         Ok(first)
-    }
-
-    fn copy_to_chunk(&mut self, bytes: &[u8]) -> Bytes {
-        if self.chunk.capacity() < bytes.len() {
-            self.chunk = BytesMut::with_capacity(CHUNK);
-        }
-        self.chunk.extend_from_slice(bytes);
-        self.chunk.split().freeze()
     }
 
     /// Lets go of what every consumer has passed.
     fn release(&mut self) {
         let slowest = self.destinations.iter().map(|d| d.ledger.position).chain(self.measured).min();
         let slowest = slowest.unwrap_or(self.end);
-        while let Some(record) = self.records.pop_front_if(|record| record.end() <= slowest) {
-            self.bytes -= charge(&record.bytes);
-        }
+        while self.records.pop_if(|record| record.end() <= slowest) {}
     }
 
     fn start(&self) -> Ordinal {
-        self.records.front().map_or(self.end, |record| record.first)
+        self.records.start().unwrap_or(self.end)
     }
 
     fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {
         self.destinations.get_mut(id.0).ok_or(AdvanceError::Unknown(id.0))
     }
-}
-
-fn charge(bytes: &Bytes) -> usize {
-    bytes.len() + RECORD_OVERHEAD
 }
 
 impl SpanLog for MemoryLog {
@@ -164,17 +133,7 @@ impl SpanLog for MemoryLog {
         if from < start {
             return Box::pin(ready(Err(ReadError::Released { from, start })));
         }
-        let at = state.records.partition_point(|record| record.end() <= from);
-        let mut bytes = 0usize;
-        let mut found: Vec<Record> = Vec::new();
-        for record in state.records.range(at..) {
-            bytes = bytes.saturating_add(record.bytes.len());
-            if !found.is_empty() && (bytes > limit.bytes || record.end() - from > limit.spans) {
-                break;
-            }
-            found.push(record.clone());
-        }
-        Box::pin(ready(Ok(found)))
+        Box::pin(ready(Ok(state.records.read(from, limit))))
     }
 
     fn advance(&self, id: DestinationId, advance: &Advance) -> Result<DestinationLedger, AdvanceError> {
@@ -191,17 +150,8 @@ impl SpanLog for MemoryLog {
         // The letter's span shares its record's memory: a copy of its own lets the record go.
         let letter = DeadLetter { bytes: Bytes::copy_from_slice(&letter.bytes), ..letter };
         let mut state = self.state.lock();
-        let Ok(destination) = state.destination(id) else { return };
-        if destination.dead_letters.iter().any(|kept| kept.ordinal == letter.ordinal) {
-            return;
-        }
-        destination.dead_letter_bytes += letter.bytes.len();
-        destination.dead_letters.push_back(letter);
-        while destination.dead_letters.len() > DEAD_LETTERS_MAX
-            || destination.dead_letter_bytes > DEAD_LETTER_BYTES_MAX
-        {
-            let Some(oldest) = destination.dead_letters.pop_front() else { break };
-            destination.dead_letter_bytes -= oldest.bytes.len();
+        if let Ok(destination) = state.destination(id) {
+            destination.dead_letters.push(letter);
         }
     }
 
@@ -250,7 +200,7 @@ impl SpanLog for MemoryLog {
             start: state.start(),
             end: state.end,
             records: state.records.len(),
-            bytes: state.bytes,
+            bytes: state.records.bytes(),
             max_bytes: self.max_bytes,
             dead_letters: state.destinations.iter().map(|d| d.dead_letters.len()).sum(),
             disk: None,
@@ -274,7 +224,7 @@ mod tests {
     #[test]
     fn a_small_batch_does_not_keep_the_buffer_that_it_came_in() {
         let log = MemoryLog::new(MemoryLogConfig { max_bytes: 1 << 20, destinations: 1, measured: false });
-        let network = Bytes::from(vec![7u8; CHUNK]);
+        let network = Bytes::from(vec![7u8; 64 * 1024]);
         let (append, _reply) = conformance::append_bytes(network.slice(..100), 1);
         conformance::wait(log.commit(vec![append]));
         assert!(network.is_unique(), "the log holds a slice of the network's buffer");

@@ -19,13 +19,11 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
-#[allow(dead_code, reason = "the form that uses it follows")]
 pub(crate) mod disk;
 mod ledger;
-#[allow(dead_code, reason = "the form that uses it follows")]
 mod letters;
 mod memory;
-#[allow(dead_code, reason = "the form itself follows")]
+mod records;
 pub mod segments;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,7 +3,7 @@ use std::{path::Path, time::Duration};
 use nyx_telemetry::{
     export::{DestinationConfig, Endpoint},
     log::Durability,
-    tree::TreeConfig,
+    tree::{LogForm, TreeConfig},
 };
 use tracing::level_filters::LevelFilter;
 
@@ -59,7 +59,8 @@ fn the_defaults_that_the_library_has_too_are_the_same() {
     let config = loaded(&[], &[]);
     let tree = TreeConfig::default();
     assert_eq!(config.telemetry.prometheus_enabled, tree.measure);
-    assert_eq!(config.log.memory_max_bytes, tree.log_max_bytes);
+    let LogForm::Memory { max_bytes } = tree.log else { panic!("the library's default is memory") };
+    assert_eq!(config.log.memory_max_bytes, max_bytes);
     assert_eq!(config.runtime.io_threads, tree.io_threads);
     assert_eq!(config.ingest.in_process.max_bytes, tree.in_process_max_bytes);
     assert_eq!(config.ingest.max_connections, tree.max_connections);

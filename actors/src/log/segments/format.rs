@@ -40,7 +40,7 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const ALIGN: u64 = 8;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"nyx-seg\0";
-const RECORD_MAGIC: [u8; 4] = *b"nyxr";
+pub(super) const RECORD_MAGIC: [u8; 4] = *b"nyxr";
 const FLAG_SYNCED: u32 = 1;
 
 /// What a segment's header says.

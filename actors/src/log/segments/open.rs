@@ -1,0 +1,544 @@
+//! Opening a folder: what is there, and where everyone stands.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use super::{
+    super::{
+        DestinationLedger, DiskStats, Durability, Ordinal, Restored,
+        disk::{Disk, OsDisk, read_full},
+        letters::KeptLetters,
+        records::Records,
+    },
+    checkpoint, clean,
+    config::{LogDestination, SegmentLogConfig, StartAt},
+    dead_letters::{self, LetterFile},
+    format::{DATA_START, SegmentHeader, SegmentHeaderError},
+    lock::DirLock,
+    positions::{self, PositionFile},
+    quarantine::Quarantine,
+    segment::{Paths, Segment, number_of},
+    shared::{Destination, Letters, Measured, Shared, State, Troubles},
+    walk::{Point, Step, Walk},
+};
+
+/// Bytes that recovery reads at a time.
+const BLOCK: usize = 1 << 20;
+
+/// A folder cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A file is of another version of the program.
+    #[error("{} has format version {found}: this program reads version 1; use the version that wrote it, or move the folder away", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The file system refuses.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// What of a folder nobody has had yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsent {
+    /// Spans that the slowest destination has not had.
+    pub spans: u64,
+    /// Each destination with the spans that it has not had.
+    pub destinations: Vec<(String, u64)>,
+}
+
+/// A log of segment files that was opened and read, and is not written to yet. Clones are of the same log.
+#[derive(Debug, Clone)]
+pub struct OpenLog {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl OpenLog {
+    /// Opens the folder. It blocks: recovery reads the last segment, 64 MiB as a rule, and nothing else of the
+    /// backlog. The lock is held until the last clone is gone.
+    ///
+    /// # Errors
+    /// [`OpenError`], and the folder is as it was.
+    pub fn open(config: &SegmentLogConfig, lock: DirLock) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(OsDisk), config, Some(lock))
+    }
+
+    pub(in crate::log) fn open_on(
+        disk: Arc<dyn Disk>,
+        config: &SegmentLogConfig,
+        lock: Option<DirLock>,
+    ) -> Result<Self, OpenError> {
+        let paths = Paths { dir: config.dir.clone() };
+        for dir in
+            [paths.dir.clone(), paths.segments(), paths.positions(), paths.dead_letters(), paths.quarantine()]
+        {
+            disk.create_dir(&dir).map_err(io_error("make the folder", &dir))?;
+        }
+        if config.durability == Durability::Power {
+            let above = paths.dir.parent().filter(|above| !above.as_os_str().is_empty());
+            for dir in above.into_iter().chain([&*paths.dir]) {
+                disk.sync_dir(dir).map_err(io_error("sync the folder", dir))?;
+            }
+        }
+        let mut opening = Opening::new(&*disk, &paths)?;
+        let (segments, next_number) = opening.segments()?;
+        let (mut state, restored) = opening.state(config, segments, next_number)?;
+        state.troubles.found = std::mem::take(&mut opening.found);
+        state.stats = DiskStats { quarantined_bytes: opening.quarantine.held(), ..opening.stats };
+        let end = AtomicU64::new(state.end);
+        let shared = Shared {
+            config: config.clone(),
+            disk: Arc::clone(&disk),
+            paths,
+            restored,
+            state: Mutex::new(state),
+            end,
+            dirty: AtomicBool::new(false),
+            _lock: lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// What the folder's destinations have not had; `None` where it has no log, or nobody misses anything.
+///
+/// # Errors
+/// [`OpenError`] where it cannot be read.
+pub fn unsent(dir: &Path) -> Result<Option<Unsent>, OpenError> {
+    unsent_on(&OsDisk, dir)
+}
+
+pub(in crate::log) fn unsent_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Unsent>, OpenError> {
+    let paths = Paths { dir: dir.to_owned() };
+    match disk.list(&paths.segments()) {
+        Ok(names) if names.iter().any(|name| number_of(name).is_some()) => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("list", &paths.segments())(error)),
+    }
+    let mut opening = Opening::new(disk, &paths)?;
+    let (segments, _) = opening.segments()?;
+    let end = segments.back().map_or(0, |last| last.end);
+    let mut destinations = Vec::new();
+    for name in opening.known_destinations()? {
+        let path = paths.position(&name);
+        let found = PositionFile::open(disk, &path, false).map_err(io_error("read", &path))?;
+        if let positions::Found::Read { ledger, .. } = found {
+            destinations.push((name, end.saturating_sub(ledger.position)));
+        }
+    }
+    let spans = destinations.iter().map(|(_, spans)| *spans).max().unwrap_or_default();
+    Ok((spans > 0).then_some(Unsent { spans, destinations }))
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { what, path, source }
+}
+
+/// A folder that is being looked at.
+struct Opening<'a> {
+    disk: &'a dyn Disk,
+    paths: &'a Paths,
+    /// What is worth a word in `/health`.
+    found: Vec<String>,
+    stats: DiskStats,
+    quarantine: Quarantine,
+}
+
+impl<'a> Opening<'a> {
+    fn new(disk: &'a dyn Disk, paths: &'a Paths) -> Result<Self, OpenError> {
+        let dir = paths.quarantine();
+        let quarantine = Quarantine::open(disk, &dir, false).map_err(io_error("list", &dir))?;
+        Ok(Self { disk, paths, found: Vec::new(), stats: DiskStats::default(), quarantine })
+    }
+
+    /// The segments, oldest first, and the number of the next one. Only the last is read.
+    fn segments(&mut self) -> Result<(VecDeque<Segment>, u64), OpenError> {
+        let dir = self.paths.segments();
+        let names = self.disk.list(&dir).map_err(io_error("list", &dir))?;
+        let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_of(name)).collect();
+        let next_number = numbers.last().map_or(1, |last| last + 1);
+        let mut segments = VecDeque::new();
+        for number in numbers {
+            let Some(segment) = self.segment(number)? else { continue };
+            // Written by one writer, they are in order; one that is not is none of this log's.
+            let before: Option<&mut Segment> = segments.back_mut();
+            match before {
+                Some(before) if segment.begin.first < before.begin.first => {
+                    self.set_segment_aside(number, "does not follow the one before it")?;
+                    continue;
+                }
+                Some(before) => before.end = segment.begin.first,
+                None => {}
+            }
+            segments.push_back(segment);
+        }
+        if let Some(last) = segments.back_mut() {
+            self.recover(last)?;
+        }
+        Ok((segments, next_number))
+    }
+
+    fn segment(&mut self, number: u64) -> Result<Option<Segment>, OpenError> {
+        let path = self.paths.segment(number);
+        let file = self.disk.open(&path).map_err(io_error("open", &path))?;
+        let length = file.len().map_err(io_error("read", &path))?;
+        let mut bytes = [0; DATA_START as usize];
+        let read = read_full(&*file, &mut bytes, 0).map_err(io_error("read", &path))?;
+        match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
+            Ok(header) => {
+                let mut segment = Segment::new(number, file, header.key, header.sequence, header.first);
+                (segment.length, segment.synced) = (length, header.synced);
+                Ok(Some(segment))
+            }
+            Err(SegmentHeaderError::Version(found)) => Err(OpenError::Version { file: path, found }),
+            // Made, and the process ended before it had its header: it never held anything.
+            Err(SegmentHeaderError::Damaged) if length <= DATA_START => {
+                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                Ok(None)
+            }
+            Err(SegmentHeaderError::Damaged) => {
+                self.set_segment_aside(number, "has no header that checks")?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Moves a whole segment to the quarantine.
+    fn set_segment_aside(&mut self, number: u64, why: &str) -> Result<(), OpenError> {
+        let from = self.paths.segment(number);
+        let to = self.paths.quarantine().join(format!("{number:012}.segment"));
+        let length = self.disk.open(&from).and_then(|file| file.len()).unwrap_or_default();
+        self.disk.rename(&from, &to).map_err(io_error("set aside", &from))?;
+        self.say(format!("segment {number} {why}: {length} bytes are in quarantine/"));
+        Ok(())
+    }
+
+    fn say(&mut self, text: String) {
+        tracing::error!(dir = %self.paths.dir.display(), "{text}");
+        self.found.push(text);
+    }
+
+    /// Finds the last segment's end.
+    fn recover(&mut self, segment: &mut Segment) -> Result<(), OpenError> {
+        let path = self.paths.segment(segment.number);
+        let file = Arc::clone(&segment.file);
+        let length = segment.length;
+        let mut walk = Walk::new(&*file, segment.key, segment.begin, length, Ordinal::MAX, BLOCK);
+        let mut kept = segment.begin;
+        let mut bad: Option<(u64, u64)> = None;
+        segment.length = DATA_START.min(length);
+        loop {
+            match walk.next().map_err(io_error("read", &path))? {
+                // The write of this group came to no end: nobody was told that it is kept.
+                Some(Step::Record { header, offset, .. }) if header.group_end(offset) > length => {
+                    self.stats.torn_bytes += length - bad.map_or(offset, |(from, _)| from);
+                    break;
+                }
+                Some(Step::Record { header, offset, .. }) => {
+                    segment.note(Point { offset, sequence: header.sequence, first: header.first });
+                    if header.first > kept.first {
+                        let spans = header.first - kept.first;
+                        self.stats.damaged_spans += spans;
+                        segment.damage.insert(header.first);
+                        let (from, to) = bad.take().unwrap_or((offset, offset));
+                        self.bytes_aside(segment, from, to);
+                        self.say(format!("{spans} spans of segment {} are damaged", segment.number));
+                    }
+                    bad = None;
+                    kept = walk.point();
+                    segment.length = kept.offset;
+                }
+                Some(Step::Bad { from, to, .. }) if to < length => bad = Some((from, to)),
+                Some(Step::Bad { from, to, header }) => {
+                    match header {
+                        Some(header) if header.group_end(from) > length => {
+                            self.stats.torn_bytes += to - from;
+                        }
+                        // The group is all there, and a process that is killed leaves no holes in it. (Where groups are
+                        // synced, a power cut may: this one's sync had not come to its end.)
+                        Some(header) if !segment.synced => {
+                            self.stats.damaged_spans += u64::from(header.spans);
+                            self.bytes_aside(segment, from, to);
+                            self.say(format!(
+                                "the last {} spans of segment {} are damaged",
+                                header.spans, segment.number
+                            ));
+                            kept.first = header.end();
+                            kept.sequence = header.sequence.saturating_add(1);
+                        }
+                        // A write that came to no end, or a damaged header: the bytes are kept, in case they say
+                        // anything.
+                        Some(_) | None => {
+                            self.stats.torn_bytes += to - from;
+                            let aside = self.bytes_aside(segment, from, to);
+                            if aside > 0 {
+                                let segment = segment.number;
+                                tracing::warn!(
+                                    segment,
+                                    bytes = aside,
+                                    "the end of the span log is unreadable: cut off and set aside"
+                                );
+                            }
+                        }
+                    }
+                    break;
+                }
+                None => break,
+            }
+        }
+        segment.end = kept.first;
+        segment.next_sequence = kept.sequence;
+        Ok(())
+    }
+
+    /// Sets a segment's bytes aside that are not all zero; returns how many.
+    fn bytes_aside(&mut self, segment: &Segment, from: u64, to: u64) -> u64 {
+        let mut content = vec![0; usize::try_from((to - from).min(64 << 20)).unwrap_or_default()];
+        let read = read_full(&*segment.file, &mut content, from).unwrap_or_default();
+        content.truncate(read);
+        self.aside(&format!("{:012}-{from}", segment.number), &content)
+    }
+
+    /// Sets bytes aside that are not all zero; returns how many.
+    fn aside(&mut self, name: &str, bytes: &[u8]) -> u64 {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return 0;
+        }
+        self.quarantine.set_aside(self.disk, name, bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, name, "damaged bytes cannot be set aside");
+            0
+        })
+    }
+
+    fn known_destinations(&self) -> Result<Vec<String>, OpenError> {
+        let dir = self.paths.positions();
+        let names = match self.disk.list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io_error("list", &dir)(error)),
+        };
+        let mut known: Vec<_> =
+            names.iter().filter_map(|name| name.strip_suffix(".position")).map(str::to_owned).collect();
+        known.sort_unstable();
+        Ok(known)
+    }
+
+    /// A destination's ledger, as its file has it: `Err` of nothing where the file is damaged.
+    fn position(&mut self, name: &str) -> Result<Known, OpenError> {
+        let path = self.paths.position(name);
+        match PositionFile::open(self.disk, &path, false).map_err(io_error("read", &path))? {
+            positions::Found::Read { ledger, fell_back, .. } => {
+                if fell_back {
+                    tracing::warn!(
+                        destination = name,
+                        "the last step of a position is unreadable: a part is delivered again"
+                    );
+                }
+                Ok(Known::At(ledger))
+            }
+            positions::Found::Absent => Ok(Known::No),
+            positions::Found::OtherVersion(found) => Err(OpenError::Version { file: path, found }),
+            positions::Found::Damaged(bytes) => {
+                self.aside(&format!("{name}.position"), &bytes);
+                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                self.say(format!(
+                    "the position of {name} is damaged: it begins with the first span that the log holds"
+                ));
+                Ok(Known::Forgotten)
+            }
+        }
+    }
+
+    /// The dead letters that a destination's file has.
+    fn letters(&mut self, name: &str) -> Result<KeptLetters, OpenError> {
+        let path = self.paths.letters(name);
+        match LetterFile::open(self.disk, &path).map_err(io_error("read", &path))? {
+            dead_letters::Found::Absent => Ok(KeptLetters::default()),
+            dead_letters::Found::OtherVersion(found) => Err(OpenError::Version { file: path, found }),
+            dead_letters::Found::Read { letters, bad, .. } if bad.is_empty() => Ok(letters),
+            dead_letters::Found::Read { letters, bad, .. } => {
+                // The end of a write that a crash cut off is no news.
+                self.aside(&format!("{name}.letters"), &bad);
+                Ok(letters)
+            }
+            dead_letters::Found::Damaged(bytes) => {
+                self.aside(&format!("{name}.letters"), &bytes);
+                self.say(format!("the dead letters of {name} are damaged: they are in quarantine/"));
+                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                Ok(KeptLetters::default())
+            }
+        }
+    }
+
+    /// Everyone's place, and where the log ends: behind everything that anybody ever counted, so that no ordinal
+    /// is used twice.
+    fn state(
+        &mut self,
+        config: &SegmentLogConfig,
+        mut segments: VecDeque<Segment>,
+        next_number: u64,
+    ) -> Result<(State, Restored), OpenError> {
+        let recovered = segments.back().map_or(0, |last| last.end);
+        let next_sequence = segments.back().map_or(0, |last| last.next_sequence);
+        let mut end = recovered;
+        let mut removed = Vec::new();
+        for name in self.known_destinations()? {
+            if config.destinations.iter().all(|destination| destination.name != name)
+                && let Known::At(ledger) = self.position(&name)?
+            {
+                end = end.max(ledger.position);
+                removed.push((name, ledger));
+            }
+        }
+        let mut known = Vec::new();
+        for LogDestination { name, .. } in &config.destinations {
+            let position = self.position(name)?;
+            if let Known::At(ledger) = &position {
+                end = end.max(ledger.position);
+            }
+            let letters = self.letters(name)?;
+            end = letters.iter().map(|letter| letter.ordinal.saturating_add(1)).fold(end, Ordinal::max);
+            known.push((position, letters));
+        }
+        let checkpoint = checkpoint::read(self.disk, &self.paths.checkpoint())
+            .map_err(io_error("read", &self.paths.checkpoint()))?;
+        if let checkpoint::Found::Read(frame) = &checkpoint {
+            end = end.max(frame.position);
+        }
+        if let checkpoint::Found::Damaged(bytes) = &checkpoint {
+            self.aside("red.checkpoint", bytes);
+        }
+        if let checkpoint::Found::OtherVersion(found) = checkpoint {
+            return Err(OpenError::Version { file: self.paths.checkpoint(), found });
+        }
+        // What was behind the last readable record and is known to somebody.
+        if let Some(last) = segments.back_mut() {
+            last.end = end;
+        }
+        let start = segments.front().map_or(end, |first| first.begin.first);
+        let destinations: Vec<Destination> = config
+            .destinations
+            .iter()
+            .zip(known)
+            .map(|(LogDestination { name, start: start_at }, (position, letters))| {
+                let (ledger, persisted) = match (position, start_at) {
+                    (Known::At(ledger), _) => {
+                        let persisted = ledger.position;
+                        (ledger, Some(persisted))
+                    }
+                    (Known::Forgotten, _) | (Known::No, StartAt::Beginning) => {
+                        (DestinationLedger::starting_at(start), None)
+                    }
+                    (Known::No, StartAt::End) => (DestinationLedger::starting_at(end), None),
+                };
+                let letters = Letters { kept: letters, unsaved: 0 };
+                Destination { name: name.clone(), ledger, persisted, letters }
+            })
+            .collect();
+        let waiting = destinations.iter().map(|destination| destination.ledger.position).min();
+        let lost = end - recovered.max(waiting.unwrap_or(end)).min(end);
+        if lost > 0 && !segments.is_empty() {
+            self.stats.damaged_spans += lost;
+            self.say(format!("{lost} spans at the end of the log are lost: they never reached the disk"));
+        }
+        let path = self.paths.clean();
+        let clean = clean::take(self.disk, &path).map_err(io_error("take", &path))?;
+        if let clean::Taken::OtherVersion(found) = clean {
+            return Err(OpenError::Version { file: path, found });
+        }
+        let clean = matches!(clean, clean::Taken::Clean(at) if at == end);
+        let gap = (end > recovered && !segments.is_empty()).then_some(end);
+        let damaged = segments.back().and_then(|last| last.damage.last().copied()).max(gap);
+        let restored = restored(&checkpoint, start, end, damaged, clean);
+        let counted = match &restored {
+            Restored::Fresh(position)
+            | Restored::Checkpoint { position, .. }
+            | Restored::Broken { position, .. } => *position,
+        };
+        for (name, ledger) in removed {
+            let queued = ledger.at_end(end).queued();
+            tracing::info!(
+                destination = name,
+                position = ledger.position,
+                queued,
+                "a destination is no longer configured: the log does not keep its spans"
+            );
+            let path = self.paths.position(&name);
+            self.disk.remove(&path).map_err(io_error("remove", &path))?;
+        }
+        let state = State {
+            segments,
+            next_number,
+            next_sequence,
+            end,
+            cache: Records::default(),
+            destinations,
+            measured: config.measured.then_some(Measured { counted, stored: counted }),
+            stats: DiskStats::default(),
+            troubles: Troubles::default(),
+        };
+        Ok((state, restored))
+    }
+}
+
+/// What a file says of a destination.
+enum Known {
+    At(DestinationLedger),
+    No,
+    /// It was there, and its file is damaged.
+    Forgotten,
+}
+
+/// Whether the checkpoint and the log together tell what was counted.
+fn restored(
+    checkpoint: &checkpoint::Found,
+    start: Ordinal,
+    end: Ordinal,
+    damaged: Option<Ordinal>,
+    clean: bool,
+) -> Restored {
+    let broken = |why: String| Restored::Broken { position: end, why };
+    match checkpoint {
+        // The log has everything that there ever was.
+        checkpoint::Found::Absent if start == 0 && damaged.is_none() => Restored::Fresh(0),
+        checkpoint::Found::Absent => broken("there is no checkpoint".to_owned()),
+        checkpoint::Found::Damaged(_) | checkpoint::Found::OtherVersion(_) => {
+            broken("the checkpoint is damaged".to_owned())
+        }
+        checkpoint::Found::Read(frame) => {
+            let same_boot = frame.boot.is_some() && frame.boot == checkpoint::boot_id();
+            let synced = frame.durability == Durability::Power;
+            if frame.position < start {
+                broken(format!("the log begins at {start}, behind the checkpoint at {}", frame.position))
+            } else if damaged.is_some_and(|damaged| damaged > frame.position) {
+                broken(format!("spans behind the checkpoint at {} are damaged or lost", frame.position))
+            } else if !(synced || same_boot || clean) {
+                broken("the machine was restarted, and log.durability was not \"power\"".to_owned())
+            } else {
+                Restored::Checkpoint { position: frame.position, bytes: frame.bytes.clone() }
+            }
+        }
+    }
+}

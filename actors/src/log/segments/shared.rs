@@ -1,0 +1,154 @@
+//! What the log's writer, its readers and its users share.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        AdvanceError, DeadLetter, DestinationId, DestinationLedger, DiskStats, Ordinal, Restored, disk::Disk,
+        letters::KeptLetters, records::Records,
+    },
+    config::SegmentLogConfig,
+    lock::DirLock,
+    segment::{Paths, Segment},
+};
+
+/// Bytes of recent records that stay in memory for the consumers that keep up.
+const CACHE_MAX: usize = 16 << 20;
+/// What the log's writer, its readers and its users share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: SegmentLogConfig,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) paths: Paths,
+    pub(super) restored: Restored,
+    pub(super) state: Mutex<State>,
+    /// The state's end, readable without its lock.
+    pub(super) end: AtomicU64,
+    /// A position has moved, and the writer has been told.
+    pub(super) dirty: AtomicBool,
+    /// Held as long as anybody has the log; `None` in tests on a simulated disk.
+    pub(super) _lock: Option<DirLock>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Oldest first.
+    pub(super) segments: VecDeque<Segment>,
+    /// The number of the next segment.
+    pub(super) next_number: u64,
+    /// The number of the next record.
+    pub(super) next_sequence: u64,
+    pub(super) end: Ordinal,
+    /// Recent records, up to the end.
+    pub(super) cache: Records,
+    pub(super) destinations: Vec<Destination>,
+    /// What the metrics have counted, and what of it a stored checkpoint includes; `None` where there are no
+    /// metrics to wait for.
+    pub(super) measured: Option<Measured>,
+    pub(super) stats: DiskStats,
+    pub(super) troubles: Troubles,
+}
+
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) counted: Ordinal,
+    pub(super) stored: Ordinal,
+}
+
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) name: String,
+    pub(super) ledger: DestinationLedger,
+    /// Its position as a file has it; `None` before the first.
+    pub(super) persisted: Option<Ordinal>,
+    pub(super) letters: Letters,
+}
+
+/// The newest dead letters of a destination.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    pub(super) kept: KeptLetters,
+    /// So many of the newest are in no file yet.
+    pub(super) unsaved: usize,
+}
+
+/// What is wrong at this moment.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    /// The last write or sync failed.
+    pub(super) write: Option<String>,
+    /// Positions, dead letters or checkpoints cannot be written.
+    pub(super) settle: Option<String>,
+    /// A read fails.
+    pub(super) read: Option<String>,
+    /// The last group was refused for want of room.
+    pub(super) full: Option<String>,
+    /// What was found damaged or missing when the log was opened.
+    pub(super) found: Vec<String>,
+    /// The writer has been at its present work since.
+    pub(super) busy_since: Option<Instant>,
+}
+
+impl State {
+    /// The first ordinal that is held.
+    pub(super) fn start(&self) -> Ordinal {
+        self.segments.front().map_or(self.end, |segment| segment.begin.first)
+    }
+
+    /// Bytes of all segment files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length).sum()
+    }
+
+    /// Everything before it has been passed by everyone, and a restart would know that.
+    pub(super) fn passed(&self) -> Ordinal {
+        let positions = self.destinations.iter().map(|d| d.persisted.unwrap_or(d.ledger.start));
+        let stored = self.measured.as_ref().map(|measured| measured.stored);
+        positions.chain(stored).min().unwrap_or(self.end)
+    }
+
+    /// Lets go of cached records that everyone has, and of the oldest where there are too many.
+    pub(super) fn trim_cache(&mut self) {
+        let positions = self.destinations.iter().map(|d| d.ledger.position);
+        let counted = self.measured.as_ref().map(|measured| measured.counted);
+        let slowest = positions.chain(counted).min().unwrap_or(self.end);
+        while self.cache.pop_if(|record| record.end() <= slowest) {}
+        while self.cache.bytes() > CACHE_MAX && self.cache.pop_if(|_| true) {}
+    }
+
+    pub(super) fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {
+        self.destinations.get_mut(id.0).ok_or(AdvanceError::Unknown(id.0))
+    }
+
+    pub(super) fn segment(&mut self, number: u64) -> Option<&mut Segment> {
+        self.segments.iter_mut().rev().find(|segment| segment.number == number)
+    }
+}
+
+impl Letters {
+    /// Keeps a letter, if there is none of its ordinal.
+    pub(super) fn push(&mut self, letter: DeadLetter) {
+        let new = self.kept.push(letter);
+        self.unsaved = (self.unsaved + usize::from(new)).min(self.kept.len());
+    }
+
+    /// Those that are in no file yet.
+    pub(super) fn unsaved(&self) -> Vec<DeadLetter> {
+        self.kept.iter().skip(self.kept.len() - self.unsaved).cloned().collect()
+    }
+
+    /// The letter of this ordinal and those before it are in a file now.
+    pub(super) fn saved(&mut self, last: Ordinal) {
+        let behind = self.kept.iter().rev().position(|letter| letter.ordinal == last);
+        self.unsaved = self.unsaved.min(behind.unwrap_or(self.unsaved));
+    }
+}

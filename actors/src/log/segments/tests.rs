@@ -1,0 +1,75 @@
+use std::sync::Arc;
+
+use super::{testing::Inline, *};
+use crate::log::{conformance, disk::OsDisk, testing::Folder};
+
+fn config(folder: &Folder, max_bytes: u64, destinations: usize, measured: bool) -> SegmentLogConfig {
+    let destinations = (0..destinations)
+        .map(|index| LogDestination { name: format!("d{index}"), start: StartAt::End })
+        .collect();
+    SegmentLogConfig {
+        max_bytes,
+        min_free_bytes: 0,
+        // Each group has a segment of its own.
+        segment_bytes: 1,
+        destinations,
+        measured,
+        ..SegmentLogConfig::new(folder.join("log"))
+    }
+}
+
+#[test]
+fn the_segment_form_conforms() {
+    let folders = parking_lot::Mutex::new(Vec::new());
+    conformance::suite(move |max_bytes, destinations, measured| {
+        let folder = Folder::new("conformance");
+        let config = config(&folder, max_bytes as u64, destinations, measured);
+        folders.lock().push(folder);
+        Inline::open(Arc::new(OsDisk), &config).unwrap().log
+    });
+}
+
+mod round {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::log::{
+        ReadLimit,
+        conformance::{append_bytes, wait},
+        disk::sim::SimDisk,
+    };
+
+    const WIDE: ReadLimit = ReadLimit { spans: u64::MAX, bytes: usize::MAX };
+
+    fn commit(log: &Inline, size: usize, spans: u32) {
+        let (batch, mut reply) = append_bytes(Bytes::from(vec![spans as u8; size]), spans);
+        wait(log.log.commit(vec![batch]));
+        reply.try_recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_crash_and_after_an_orderly_end() {
+        let mut disk = SimDisk::with_dir("/log");
+        let mut config = SegmentLogConfig::new("/log");
+        config.destinations.push(LogDestination { name: "default".to_owned(), start: StartAt::End });
+        for round in 0..6u64 {
+            let log = Inline::open(Arc::new(disk.clone()), &config).unwrap();
+            assert_eq!(log.log.end(), round * 30);
+            assert_eq!(log.log.troubles(), [""; 0]);
+            for size in [10, 100_000, 7] {
+                commit(&log, size, 10);
+            }
+            let records = wait(log.log.read(0, WIDE)).unwrap();
+            assert_eq!(records.len() as u64, 3 * (round + 1));
+            let first = |record: &Record| (record.first, record.spans, record.bytes[0]);
+            assert_eq!(
+                records.iter().map(first).collect::<Vec<_>>(),
+                (0..3 * (round + 1)).map(|n| (n * 10, 10, 10)).collect::<Vec<_>>()
+            );
+            if round % 2 == 0 {
+                log.close();
+            }
+            disk = disk.crash_process();
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! The one who writes: groups, positions, dead letters, checkpoints, what is set aside, and what is removed.
+//!
+//! ```text
+//! a group:   room? ─► segment ─► write ─► (power: sync) ─► published ─► answered
+//! a settle:  dead letters ─► positions ─► (power: sync) ─► segments that everyone has passed are removed
+//! ```
+//!
+//! Whatever fails, what is published stays as it is: a segment that could not be cut back after a failed write, or whose last
+//! group failed to sync, gets no further group, and the next one begins elsewhere.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    super::{
+        Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans,
+        RejectReason,
+        disk::{DiskFile, write_full},
+    },
+    config::WhenFull,
+    format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, SegmentHeader, UnsealedHeader, record_size},
+    read::Damage,
+    segment::Segment,
+    settle::Files,
+    shared::Shared,
+    unix_nanos,
+    walk::Point,
+};
+
+/// Buffers in one write at most (`IOV_MAX` of Linux).
+const BUFFERS_MAX: usize = 1024;
+/// After so many written bytes the writer looks again how much room the file system has.
+const LOOK_BYTES: u64 = 16 << 20;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub enum Work {
+    /// Write a group and answer its senders.
+    Commit {
+        /// The group.
+        group: Vec<Append>,
+        /// Told what became of it.
+        outcome: oneshot::Sender<GroupOutcome>,
+    },
+    /// Positions have moved.
+    Settle,
+    /// Store a checkpoint of the metrics.
+    Checkpoint {
+        /// Every span before it is counted.
+        position: Ordinal,
+        /// The counters.
+        bytes: Bytes,
+        /// Told how it went.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Set a damaged place aside.
+    Damaged(Damaged),
+}
+
+/// A damaged place, as a reader found it.
+#[derive(Debug)]
+pub struct Damaged(pub(super) Damage);
+
+/// The one who writes.
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) shared: Arc<Shared>,
+    /// The number of the segment that takes the next group, if there is one.
+    active: Option<u64>,
+    pub(super) files: Files,
+    /// Bytes that may be written before the file system is looked at again.
+    room: u64,
+}
+
+/// A batch that has its place in the log.
+struct Placed {
+    header: UnsealedHeader,
+    bytes: Bytes,
+    pending: PendingSpans,
+    reply: CommitReply,
+}
+
+impl Writer {
+    /// A writer that goes on where the log stands. It begins with a new segment, as after any failure.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, active: None, files: Files::default(), room: 0 }
+    }
+
+    /// Does all of this, in order.
+    pub fn handle(&mut self, batch: impl IntoIterator<Item = Work>) {
+        self.busy(true);
+        for work in batch {
+            match work {
+                Work::Commit { group, outcome } => {
+                    // The collector may be gone; its group is not.
+                    let _gone = outcome.send(self.commit(group));
+                }
+                Work::Settle => {}
+                Work::Checkpoint { position, bytes, done } => {
+                    let _gone = done.send(self.store_checkpoint(position, &bytes));
+                }
+                Work::Damaged(Damaged(damage)) => self.set_aside(&damage),
+            }
+        }
+        self.settle();
+        self.busy(false);
+    }
+
+    /// Makes everything durable and says so, for the next start.
+    pub fn close(&mut self) {
+        self.busy(true);
+        self.settle();
+        self.finish();
+        self.busy(false);
+    }
+
+    fn busy(&self, is: bool) {
+        self.shared.state.lock().troubles.busy_since = is.then(Instant::now);
+    }
+
+    fn commit(&mut self, group: Vec<Append>) -> GroupOutcome {
+        let mut firsts = Vec::with_capacity(group.len());
+        let mut placed = Vec::with_capacity(group.len());
+        let mut size = 0u64;
+        let (mut first, mut sequence) = {
+            let state = self.shared.state.lock();
+            (state.end, state.next_sequence)
+        };
+        let committed = unix_nanos();
+        for Append { bytes, pending, reply } in group {
+            let spans = pending.spans();
+            match self.admit(&bytes, size) {
+                Ok(length) => {
+                    size += record_size(length);
+                    firsts.push(Some(first));
+                    let header = UnsealedHeader { length, sequence, first, spans, group_left: 0, committed };
+                    placed.push(Placed { header, bytes, pending, reply });
+                    first += u64::from(spans);
+                    sequence += 1;
+                }
+                Err(error) => {
+                    firsts.push(None);
+                    pending.reject(RejectReason::LogFull);
+                    // A sender that gave up is told nothing.
+                    let _gone = reply.send(Err(error));
+                }
+            }
+        }
+        let mut left = size;
+        for batch in &mut placed {
+            left -= record_size(batch.header.length);
+            batch.header.group_left = u32::try_from(left / ALIGN).unwrap_or(u32::MAX);
+        }
+        if !placed.is_empty() {
+            match self.write_group(&placed, size) {
+                Ok(()) => {
+                    self.shared.state.lock().troubles.write = None;
+                    for Placed { header, pending, reply, .. } in placed {
+                        pending.accept();
+                        let _gone = reply.send(Ok(Committed { first: header.first }));
+                    }
+                }
+                Err(error) => {
+                    self.said(&error);
+                    firsts.fill(None);
+                    let why = error.to_string();
+                    for Placed { pending, reply, .. } in placed {
+                        pending.reject(RejectReason::LogFailed);
+                        let _gone = reply.send(Err(CommitError::Disk { why: why.clone() }));
+                    }
+                }
+            }
+        }
+        GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire) }
+    }
+
+    /// Shows a failed write, and logs it when it is another one than before.
+    fn said(&self, error: &io::Error) {
+        let text = format!("span log cannot write: {error}");
+        let mut state = self.shared.state.lock();
+        if state.troubles.write.as_ref() != Some(&text) {
+            tracing::error!(dir = %self.shared.paths.dir.display(), %error, "the span log cannot write: senders are told to come back");
+            state.troubles.write = Some(text);
+        }
+    }
+
+    /// The batch's length, if there is room for it behind `before` bytes of the same group.
+    fn admit(&mut self, bytes: &Bytes, before: u64) -> Result<u32, CommitError> {
+        let limit = self.shared.config.max_bytes;
+        let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let too_large = CommitError::TooLarge { bytes: bytes.len(), limit: as_usize(limit) };
+        let Ok(length) = u32::try_from(bytes.len()) else { return Err(too_large) };
+        let size = record_size(length);
+        if size + DATA_START > limit {
+            return Err(too_large);
+        }
+        let more = before + size + DATA_START;
+        let held = match self.make_room(more) {
+            Ok(()) => {
+                self.shared.state.lock().troubles.full = None;
+                return Ok(length);
+            }
+            Err(full) => full,
+        };
+        let (held, why) = match held {
+            Full::Log { held } => {
+                (held, format!("span log is full: {held} of {limit} bytes (log.max_bytes)"))
+            }
+            Full::Disk { held, free } => {
+                let keep = self.shared.config.min_free_bytes;
+                let why = format!(
+                    "span log is full: {free} bytes are free on its file system, {keep} are left free (log.min_free_bytes)"
+                );
+                (held, why)
+            }
+        };
+        let mut state = self.shared.state.lock();
+        if state.troubles.full.is_none() {
+            tracing::warn!(dir = %self.shared.paths.dir.display(), "{why}: senders are told to come back");
+        }
+        state.troubles.full = Some(why);
+        Err(CommitError::Full { bytes: bytes.len(), held: as_usize(held), limit: as_usize(limit) })
+    }
+
+    /// Sees to it that `more` bytes may be written.
+    fn make_room(&mut self, more: u64) -> Result<(), Full> {
+        let mut settled = false;
+        loop {
+            let full = match self.room_for(more) {
+                Ok(()) => return Ok(()),
+                Err(full) => full,
+            };
+            // What is persisted now may have passed a segment; the active one, too, can go.
+            if !settled {
+                settled = true;
+                self.settle();
+                let state = self.shared.state.lock();
+                let passed = state.passed();
+                if state.segments.back().is_some_and(|last| last.end <= passed) {
+                    self.active = None;
+                }
+                drop(state);
+                self.release();
+                continue;
+            }
+            match self.shared.config.when_full {
+                WhenFull::Refuse => return Err(full),
+                WhenFull::DropOldest => {
+                    if !self.evict() {
+                        return Err(full);
+                    }
+                }
+            }
+        }
+    }
+
+    fn room_for(&mut self, more: u64) -> Result<(), Full> {
+        let Shared { config, disk, paths, state, .. } = &*self.shared;
+        let held = state.lock().bytes();
+        if held.saturating_add(more) > config.max_bytes {
+            return Err(Full::Log { held });
+        }
+        if self.room < more {
+            // Where it cannot be known, the write will tell.
+            let free = disk.free_bytes(&paths.segments()).unwrap_or(u64::MAX);
+            state.lock().stats.free_bytes = free;
+            let usable = free.saturating_sub(config.min_free_bytes);
+            if usable < more {
+                return Err(Full::Disk { held, free });
+            }
+            self.room = usable.min(LOOK_BYTES.max(more));
+        }
+        Ok(())
+    }
+
+    fn write_group(&mut self, group: &[Placed], size: u64) -> io::Result<()> {
+        self.room = self.room.saturating_sub(size);
+        let synced = self.shared.config.durability == Durability::Power;
+        match self.write_once(group, size, synced) {
+            Ok(()) => Ok(()),
+            Err(Trouble::Write(error)) => Err(error),
+            // What did not reach the device once is not trusted to the same file again: elsewhere, once.
+            Err(Trouble::Sync(error)) => {
+                tracing::error!(%error, "a sync of the span log failed: the group is written again to a new segment");
+                self.write_once(group, size, synced).map_err(|trouble| match trouble {
+                    Trouble::Write(error) | Trouble::Sync(error) => error,
+                })
+            }
+        }
+    }
+
+    fn write_once(&mut self, group: &[Placed], size: u64, synced: bool) -> Result<(), Trouble> {
+        let number = self.segment_for_group()?;
+        let (file, key, offset) = {
+            let mut state = self.shared.state.lock();
+            let Some(segment) = state.segment(number) else {
+                return Err(Trouble::Write(io::Error::other("the segment is gone")));
+            };
+            (Arc::clone(&segment.file), segment.key, segment.length)
+        };
+        if let Err(error) = write_records(&*file, &key, offset, group) {
+            self.give_up_tail(number, &*file, offset, &error);
+            return Err(Trouble::Write(error));
+        }
+        if synced && let Err(error) = file.sync() {
+            self.shared.state.lock().stats.sync_errors += 1;
+            // Cut as far as that goes: what is there was not acknowledged. It is never synced again.
+            let _left = file.truncate(offset);
+            self.active = None;
+            return Err(Trouble::Sync(error));
+        }
+        self.publish(number, offset, size, group, synced);
+        Ok(())
+    }
+
+    /// After a failed write: cuts the segment back, or leaves it for good.
+    fn give_up_tail(&mut self, number: u64, file: &dyn DiskFile, offset: u64, error: &io::Error) {
+        let cut = file.truncate(offset);
+        let mut state = self.shared.state.lock();
+        state.stats.write_errors += 1 + u64::from(cut.is_err());
+        drop(state);
+        // A full disk is no defect of the segment.
+        if cut.is_err() || error.kind() != io::ErrorKind::StorageFull {
+            self.active = None;
+        }
+        // So that the next attempt looks again.
+        self.room = 0;
+        if offset == DATA_START {
+            self.active = None;
+            self.discard_empty(number);
+        }
+    }
+
+    /// Removes a segment that has no record.
+    fn discard_empty(&mut self, number: u64) {
+        let mut state = self.shared.state.lock();
+        if state.segments.back().is_some_and(|last| last.number == number && last.length == DATA_START) {
+            state.segments.pop_back();
+        }
+        drop(state);
+        // One that stays has nothing that counts: the next begins at the same ordinal.
+        if self.shared.disk.remove(&self.shared.paths.segment(number)).is_err() {
+            self.shared.state.lock().stats.write_errors += 1;
+        }
+    }
+
+    /// The segment that takes the next group; a new one where the last is full, or was given up.
+    fn segment_for_group(&mut self) -> Result<u64, Trouble> {
+        if let Some(number) = self.active {
+            let mut state = self.shared.state.lock();
+            if state.segment(number).is_some_and(|segment| segment.length < self.shared.config.segment_bytes)
+            {
+                return Ok(number);
+            }
+        }
+        self.active = None;
+        let (number, sequence, first) = {
+            let mut state = self.shared.state.lock();
+            let number = state.next_number;
+            state.next_number += 1;
+            (number, state.next_sequence, state.end)
+        };
+        let synced = self.shared.config.durability == Durability::Power;
+        let header = SegmentHeader { key: rand::random(), synced, sequence, first, created: unix_nanos() };
+        let path = self.shared.paths.segment(number);
+        let made = (|| {
+            let file = self.shared.disk.create(&path)?;
+            write_full(&*file, &header.encode(), 0)?;
+            if synced {
+                self.shared.disk.sync_dir(&self.shared.paths.segments())?;
+            }
+            Ok(file)
+        })();
+        let mut state = self.shared.state.lock();
+        match made {
+            Ok(file) => {
+                state.stats.written_bytes += DATA_START;
+                // Where the one before was given up, what it has behind this does not count.
+                state.segments.push_back(Segment::new(number, file, header.key, sequence, first));
+                self.active = Some(number);
+                Ok(number)
+            }
+            Err(error) => {
+                state.stats.write_errors += 1;
+                drop(state);
+                self.room = 0;
+                let _nothing = self.shared.disk.remove(&path);
+                Err(Trouble::Write(error))
+            }
+        }
+    }
+
+    fn publish(&self, number: u64, offset: u64, size: u64, group: &[Placed], synced: bool) {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        let state = &mut *state;
+        let mut at = offset;
+        let mut payload = 0;
+        for Placed { header, bytes, .. } in group {
+            if let Some(segment) = state.segment(number) {
+                segment.note(Point { offset: at, sequence: header.sequence, first: header.first });
+            }
+            at += record_size(header.length);
+            payload += bytes.len() as u64;
+            state.end = header.first + u64::from(header.spans);
+            state.next_sequence = header.sequence + 1;
+            state.cache.push(header.first, header.spans, bytes.clone(), now);
+        }
+        let end = state.end;
+        if let Some(segment) = state.segment(number) {
+            segment.length = offset + size;
+            segment.end = end;
+            segment.synced = synced;
+        }
+        state.stats.groups += 1;
+        state.stats.payload_bytes += payload;
+        state.stats.written_bytes += size;
+        state.stats.syncs += u64::from(synced);
+        state.trim_cache();
+        self.shared.end.store(end, Ordering::Release);
+    }
+
+    /// Removes segments that everyone has passed, as far as a restart would know; the active one stays.
+    pub(super) fn release(&mut self) {
+        loop {
+            let number = {
+                let state = self.shared.state.lock();
+                let passed = state.passed();
+                match state.segments.front() {
+                    Some(first) if first.end <= passed && Some(first.number) != self.active => first.number,
+                    Some(_) | None => return,
+                }
+            };
+            if !self.remove_first(number) {
+                return;
+            }
+        }
+    }
+
+    /// Removes the oldest segment, whoever has not had it; the active one becomes an old one.
+    fn evict(&mut self) -> bool {
+        let (number, missed) = {
+            let state = self.shared.state.lock();
+            let Some(first) = state.segments.front() else { return false };
+            let missed = |position: Ordinal| first.end.saturating_sub(position.max(first.begin.first));
+            let missed: u64 = state.destinations.iter().map(|d| missed(d.ledger.position)).sum();
+            (first.number, missed)
+        };
+        if self.active == Some(number) {
+            self.active = None;
+        }
+        let removed = self.remove_first(number);
+        if removed && missed > 0 {
+            self.shared.state.lock().stats.evicted_spans += missed;
+            tracing::warn!(
+                segment = number,
+                spans = missed,
+                "the span log is full: the oldest segment is dropped"
+            );
+        }
+        removed
+    }
+
+    fn remove_first(&self, number: u64) -> bool {
+        if let Err(error) = self.shared.disk.remove(&self.shared.paths.segment(number))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            self.shared.state.lock().stats.write_errors += 1;
+            tracing::warn!(segment = number, %error, "a segment of the span log cannot be removed");
+            return false;
+        }
+        let mut state = self.shared.state.lock();
+        state.segments.pop_front_if(|first| first.number == number);
+        true
+    }
+}
+
+enum Full {
+    Log { held: u64 },
+    Disk { held: u64, free: u64 },
+}
+
+enum Trouble {
+    Write(io::Error),
+    Sync(io::Error),
+}
+
+/// Writes a group's records one behind the other, in as few writes as the system takes.
+fn write_records(file: &dyn DiskFile, key: &[u8; 16], offset: u64, group: &[Placed]) -> io::Result<()> {
+    let mut at = offset;
+    let headers: Vec<[u8; RECORD_HEADER]> = group
+        .iter()
+        .map(|Placed { header, bytes, .. }| {
+            let sealed = RecordHeader::seal(key, at, bytes, *header);
+            at += record_size(header.length);
+            sealed
+        })
+        .collect();
+    const PADDING: [u8; ALIGN as usize] = [0; ALIGN as usize];
+    let mut buffers = Vec::with_capacity(group.len() * 3);
+    for (header, Placed { bytes, .. }) in headers.iter().zip(group) {
+        let padding = bytes.len().next_multiple_of(PADDING.len()) - bytes.len();
+        buffers.push(IoSlice::new(header));
+        buffers.push(IoSlice::new(bytes));
+        buffers.push(IoSlice::new(PADDING.get(..padding).unwrap_or_default()));
+    }
+    let mut rest = buffers.as_mut_slice();
+    let mut at = offset;
+    // Empty buffers in front would look like a write of nothing.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_at(rest.get(..rest.len().min(BUFFERS_MAX)).unwrap_or_default(), at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
