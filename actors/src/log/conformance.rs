@@ -69,7 +69,10 @@ fn ordinals_count_spans_in_the_order_of_commits(make: &Make) {
     let (group, mut replies): (Vec<_>, Vec<_>) =
         [3, 1, 7].into_iter().map(|spans| append(100, spans)).unzip();
     let outcome = wait(log.commit(group));
-    assert_eq!(outcome, GroupOutcome { firsts: vec![Some(0), Some(3), Some(4)], end: 11 });
+    assert_eq!((outcome.firsts, outcome.end), (vec![Some(0), Some(3), Some(4)], 11));
+    let records = wait(log.read(0, WIDE)).unwrap();
+    let committed: Vec<_> = records.iter().map(|record| record.committed_unix).collect();
+    assert_eq!(committed, [outcome.committed_unix; 3], "a record knows when its group was committed");
     let firsts: Vec<_> = replies.iter_mut().map(|reply| reply.try_recv().unwrap().unwrap().first).collect();
     assert_eq!(firsts, [0, 3, 4]);
     assert_eq!(commit(&log, 100, 2), Ok(Committed { first: 11 }));

@@ -1,6 +1,6 @@
 //! The memory form of the span log: what it holds is gone with the process.
 
-use std::{future::ready, sync::atomic::AtomicU64};
+use std::{future::ready, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use super::{
     Restored, SpanLog,
     letters::KeptLetters,
     records::{Records, charge},
+    unix_now,
 };
 
 /// Settings of a [`MemoryLog`].
@@ -69,7 +70,7 @@ impl State {
         bytes: Bytes,
         spans: u32,
         max_bytes: usize,
-        now: Instant,
+        (committed_at, committed_unix): (Instant, Duration),
     ) -> Result<Ordinal, CommitError> {
         let charge = charge(&bytes);
         if charge > max_bytes {
@@ -80,7 +81,7 @@ impl State {
         }
         let first = self.end;
         self.end += u64::from(spans);
-        self.records.push(first, spans, bytes, now);
+        self.records.push(Record { first, spans, bytes, committed_at, committed_unix });
         Ok(first)
     }
 
@@ -102,8 +103,9 @@ impl State {
 
 impl SpanLog for MemoryLog {
     fn commit(&self, group: Vec<Append>) -> LogFuture<GroupOutcome> {
-        let now = Instant::now();
-        let mut outcome = GroupOutcome { firsts: Vec::with_capacity(group.len()), end: 0 };
+        let now = (Instant::now(), unix_now());
+        let firsts = Vec::with_capacity(group.len());
+        let mut outcome = GroupOutcome { firsts, end: 0, committed_unix: now.1 };
         let mut replies = Vec::with_capacity(group.len());
         {
             let mut state = self.state.lock();

@@ -28,7 +28,12 @@ pub mod segments;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -113,6 +118,8 @@ pub struct GroupOutcome {
     pub firsts: Vec<Option<Ordinal>>,
     /// The log's end after the group.
     pub end: Ordinal,
+    /// When it was committed, since the Unix epoch: what [`Record::committed_unix`] says of each record.
+    pub committed_unix: Duration,
 }
 
 /// One record of the log.
@@ -124,8 +131,10 @@ pub struct Record {
     pub spans: u32,
     /// The bytes of an `ExportTraceServiceRequest` with these spans.
     pub bytes: Bytes,
-    /// When it was committed.
+    /// When it was committed, on this process's clock.
     pub committed_at: Instant,
+    /// When it was committed, since the Unix epoch: the same after a restart.
+    pub committed_unix: Duration,
 }
 
 impl Record {
@@ -302,6 +311,13 @@ impl fmt::Debug for DeadLetter {
             .field("bytes", &self.bytes.len())
             .finish()
     }
+}
+
+/// The wall clock since the Unix epoch, in whole nanoseconds as a record's header has them; 0 where it stands
+/// before that.
+fn unix_now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_nanos(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A future of the log; it is complete at once where nothing has to be waited for.

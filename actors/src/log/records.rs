@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
 
 use super::{Ordinal, ReadLimit, Record};
 
@@ -24,11 +23,12 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Appends a record; `first` is the end of the one before.
-    pub(super) fn push(&mut self, first: Ordinal, spans: u32, bytes: Bytes, committed_at: Instant) {
-        self.bytes += charge(&bytes);
-        let bytes = if bytes.len() < SMALL_BATCH { self.copy_to_chunk(&bytes) } else { bytes };
-        self.records.push_back(Record { first, spans, bytes, committed_at });
+    /// Appends a record, which begins where the one before ends.
+    pub(super) fn push(&mut self, record: Record) {
+        self.bytes += charge(&record.bytes);
+        let small = record.bytes.len() < SMALL_BATCH;
+        let bytes = if small { self.copy_to_chunk(&record.bytes) } else { record.bytes };
+        self.records.push_back(Record { bytes, ..record });
     }
 
     fn copy_to_chunk(&mut self, bytes: &[u8]) -> Bytes {

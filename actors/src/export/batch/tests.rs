@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::{super::testing, *};
@@ -11,7 +13,7 @@ fn records(spans: &[u32]) -> Vec<Record> {
     let mut record = |&spans: &u32| {
         let end = first + u64::from(spans);
         let bytes = testing::request(first..end);
-        let record = Record { first, spans, bytes, committed_at };
+        let record = Record { first, spans, bytes, committed_at, committed_unix: Duration::ZERO };
         first = end;
         record
     };

@@ -40,7 +40,7 @@ use std::{
     future::ready,
     io,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -148,6 +148,7 @@ impl SpanLog for SegmentLog {
             told.await.unwrap_or_else(|_| GroupOutcome {
                 firsts: vec![None; batches],
                 end: shared.end.load(Ordering::Acquire),
+                committed_unix: Duration::ZERO,
             })
         })
     }
@@ -285,10 +286,9 @@ impl SegmentLog {
     }
 }
 
-/// The wall clock in nanoseconds since the Unix epoch; 0 where it stands before that.
-fn unix_nanos() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+/// In nanoseconds, as in a header.
+fn nanos(since_epoch: Duration) -> u64 {
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

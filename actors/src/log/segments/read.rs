@@ -5,10 +5,9 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    super::{Ordinal, ReadError, ReadLimit, Record, disk::DiskFile, records::Taken},
+    super::{Ordinal, ReadError, ReadLimit, Record, disk::DiskFile, records::Taken, unix_now},
     format::RecordHeader,
     shared::{Shared, State},
-    unix_nanos,
     walk::{Point, Step, Walk},
     writer::{Damaged, Work},
 };
@@ -145,6 +144,7 @@ impl Shared {
                 spans: header.spans,
                 bytes: payload,
                 committed_at: committed_at(&header),
+                committed_unix: Duration::from_nanos(header.committed),
             };
             if !taken.takes(&record) {
                 return Ok(Pass::Enough);
@@ -182,6 +182,6 @@ enum Pass {
 /// When a record was committed, on this process's clock; the wall clock may have gone back.
 fn committed_at(header: &RecordHeader) -> Instant {
     let now = Instant::now();
-    let age = Duration::from_nanos(unix_nanos().saturating_sub(header.committed));
+    let age = unix_now().saturating_sub(Duration::from_nanos(header.committed));
     now.checked_sub(age).unwrap_or(now)
 }

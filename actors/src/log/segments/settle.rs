@@ -1,10 +1,6 @@
 //! What the writer writes besides groups: positions, dead letters, checkpoints, what is set aside, the clean end.
 
-use std::{
-    io,
-    sync::atomic::Ordering,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -12,6 +8,7 @@ use super::{
     super::{
         DeadLetter, DestinationLedger, Durability, Ordinal,
         disk::{Disk, read_full},
+        unix_now,
     },
     checkpoint::{self, Checkpoint},
     clean,
@@ -189,8 +186,7 @@ impl Writer {
         match stored {
             Ok(written) => {
                 state.stats.written_bytes += written;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-                state.stats.checkpointed_at = Some(now.as_secs());
+                state.stats.checkpointed_at = Some(unix_now().as_secs());
                 if let Some(measured) = &mut state.measured {
                     measured.stored = measured.stored.max(position);
                 }

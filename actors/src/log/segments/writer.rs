@@ -11,6 +11,7 @@
 use std::{
     io::{self, IoSlice},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,17 +19,18 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     super::{
-        Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans,
+        Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans, Record,
         RejectReason,
         disk::{DiskFile, write_full},
+        unix_now,
     },
     config::WhenFull,
     format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, SegmentHeader, UnsealedHeader, record_size},
+    nanos,
     read::Damage,
     segment::Segment,
     settle::Files,
     shared::Shared,
-    unix_nanos,
     walk::Point,
 };
 
@@ -131,7 +133,8 @@ impl Writer {
             let state = self.shared.state.lock();
             (state.end, state.next_sequence)
         };
-        let committed = unix_nanos();
+        let committed_unix = unix_now();
+        let committed = nanos(committed_unix);
         for Append { bytes, pending, reply } in group {
             let spans = pending.spans();
             match self.admit(&bytes, size) {
@@ -176,7 +179,7 @@ impl Writer {
                 }
             }
         }
-        GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire) }
+        GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire), committed_unix }
     }
 
     /// Shows a failed write, and logs it when it is another one than before.
@@ -366,7 +369,8 @@ impl Writer {
             (number, state.next_sequence, state.end)
         };
         let synced = self.shared.config.durability == Durability::Power;
-        let header = SegmentHeader { key: rand::random(), synced, sequence, first, created: unix_nanos() };
+        let header =
+            SegmentHeader { key: rand::random(), synced, sequence, first, created: nanos(unix_now()) };
         let path = self.shared.paths.segment(number);
         let made = (|| {
             let file = self.shared.disk.create(&path)?;
@@ -409,7 +413,13 @@ impl Writer {
             payload += bytes.len() as u64;
             state.end = header.first + u64::from(header.spans);
             state.next_sequence = header.sequence + 1;
-            state.cache.push(header.first, header.spans, bytes.clone(), now);
+            state.cache.push(Record {
+                first: header.first,
+                spans: header.spans,
+                bytes: bytes.clone(),
+                committed_at: now,
+                committed_unix: Duration::from_nanos(header.committed),
+            });
         }
         let end = state.end;
         if let Some(segment) = state.segment(number) {
