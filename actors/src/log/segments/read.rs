@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     super::{Ordinal, ReadError, ReadLimit, Record, disk::DiskFile, records::Taken, unix_now},
     format::RecordHeader,
+    segment::INDEX_SPACING,
     shared::{Shared, State},
     walk::{Point, Step, Walk},
     writer::{Damaged, Work},
@@ -100,6 +101,7 @@ impl Shared {
         let block = taken.bytes_left().clamp(*BLOCK.start(), *BLOCK.end());
         let mut walk = Walk::new(&*view.file, view.key, view.point, view.length, view.end, block);
         let mut bad = Vec::new();
+        let mut noted = view.point.offset;
         loop {
             let before = walk.point();
             let step = match walk.next() {
@@ -133,8 +135,11 @@ impl Shared {
                 *expected = (*expected).max(view.end);
                 return Ok(Pass::On);
             };
-            if let Some(segment) = self.state.lock().segment(view.number) {
-                segment.note(Point { offset, sequence: header.sequence, first: header.first });
+            if offset >= noted + INDEX_SPACING {
+                noted = offset;
+                if let Some(segment) = self.state.lock().segment(view.number) {
+                    segment.note(Point { offset, sequence: header.sequence, first: header.first });
+                }
             }
             if next <= *expected {
                 continue;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use super::{super::disk::DiskFile, format::DATA_START, walk::Point};
 
 /// A segment knows where records are, this many bytes apart.
-const INDEX_SPACING: u64 = 64 * 1024;
+pub(super) const INDEX_SPACING: u64 = 64 * 1024;
 
 /// A segment file that is part of the log.
 #[derive(Debug)]

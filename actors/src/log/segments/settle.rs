@@ -186,6 +186,7 @@ impl Writer {
         match stored {
             Ok(written) => {
                 state.stats.written_bytes += written;
+                self.checkpoint_bytes = written;
                 state.stats.checkpointed_at = Some(unix_now().as_secs());
                 if let Some(measured) = &mut state.measured {
                     measured.stored = measured.stored.max(position);

@@ -36,6 +36,9 @@ use super::{
 
 /// Buffers in one write at most (`IOV_MAX` of Linux).
 const BUFFERS_MAX: usize = 1024;
+/// Bytes that groups leave free on the file system, whatever the settings: without a place for positions and
+/// checkpoints a full log would stay full.
+const HEADROOM: u64 = 256 << 10;
 /// After so many written bytes the writer looks again how much room the file system has.
 const LOOK_BYTES: u64 = 16 << 20;
 
@@ -77,6 +80,8 @@ pub struct Writer {
     pub(super) files: Files,
     /// Bytes that may be written before the file system is looked at again.
     room: u64,
+    /// Bytes of the last checkpoint.
+    pub(super) checkpoint_bytes: u64,
 }
 
 /// A batch that has its place in the log.
@@ -90,7 +95,7 @@ struct Placed {
 impl Writer {
     /// A writer that goes on where the log stands. It begins with a new segment, as after any failure.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, active: None, files: Files::default(), room: 0 }
+        Self { shared, active: None, files: Files::default(), room: 0, checkpoint_bytes: 0 }
     }
 
     /// Does all of this, in order.
@@ -217,7 +222,7 @@ impl Writer {
             Full::Disk { held, free } => {
                 let keep = self.shared.config.min_free_bytes;
                 let why = format!(
-                    "span log is full: {free} bytes are free on its file system, {keep} are left free (log.min_free_bytes)"
+                    "span log is full: {free} bytes are free on its file system, at least {keep} are kept free (log.min_free_bytes)"
                 );
                 (held, why)
             }
@@ -272,7 +277,8 @@ impl Writer {
             // Where it cannot be known, the write will tell.
             let free = disk.free_bytes(&paths.segments()).unwrap_or(u64::MAX);
             state.lock().stats.free_bytes = free;
-            let usable = free.saturating_sub(config.min_free_bytes);
+            // Positions and checkpoints are what lets segments go: groups leave them room.
+            let usable = free.saturating_sub(config.min_free_bytes.max(HEADROOM + 2 * self.checkpoint_bytes));
             if usable < more {
                 return Err(Full::Disk { held, free });
             }
