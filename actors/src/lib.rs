@@ -8,6 +8,7 @@
 
 pub mod accept;
 mod address;
+mod codec;
 pub mod collect;
 pub mod export;
 pub mod log;

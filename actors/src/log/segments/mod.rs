@@ -17,7 +17,6 @@
 
 mod checkpoint;
 mod clean;
-mod codec;
 mod config;
 mod dead_letters;
 mod files;
@@ -50,6 +49,7 @@ use super::{
     Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, GroupOutcome, LogFuture,
     LogStats, Ordinal, ReadError, ReadLimit, Record, Restored, SpanLog,
 };
+use crate::codec;
 use shared::Shared;
 
 pub use config::{LogDestination, SegmentLogConfig, StartAt, WhenFull};
