@@ -254,6 +254,8 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_measure_max_series", &[], Is(2_000.0)),
     ("nyx_measure_caught_up_spans_total", &[], By("a batch has more names than a message may")),
     ("nyx_measure_unmeasured_spans_total", &[], Elsewhere("actors/src/measure/tests.rs")),
+    ("nyx_measure_checkpoints_total", &[], Elsewhere("actors/src/measure/tests/restarts.rs")),
+    ("nyx_measure_checkpoint_errors_total", &[], Elsewhere("actors/src/measure/tests/restarts.rs")),
     ("nyx_door_requests_received_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
     ("nyx_door_requests_accepted_total", &["door=\"grpc\""], By("spans wait for a dead destination")),
     ("nyx_door_requests_refused_total", &["door=\"grpc\"", "reason=\"invalid\""], By("nonsense is refused")),

@@ -123,9 +123,13 @@ families! {
     MEASURE_MAX_SERIES: Gauge = "nyx_measure_max_series" []
         "Series of span metrics at most; what needs one more is counted in the overflow series.";
     MEASURE_CAUGHT_UP: Counter = "nyx_measure_caught_up_spans_total" []
-        "Spans that were counted by reading the log, because the message about them was lost.";
+        "Spans that were counted by reading the log, because the message about them was lost or went to an earlier process.";
     MEASURE_UNMEASURED: Counter = "nyx_measure_unmeasured_spans_total" ["reason"]
         "Spans in the log that no span metric counts, by reason.";
+    MEASURE_CHECKPOINTS: Counter = "nyx_measure_checkpoints_total" []
+        "Checkpoints of the span metrics that were stored.";
+    MEASURE_CHECKPOINT_ERRORS: Counter = "nyx_measure_checkpoint_errors_total" []
+        "Checkpoints of the span metrics that could not be stored.";
 
     // Doors: received = accepted + refused + pending, in requests and in bytes.
     DOOR_REQUESTS_RECEIVED: Counter = "nyx_door_requests_received_total" ["door"]

@@ -282,7 +282,8 @@ impl Observed {
 
     /// The body of `/health`.
     pub fn health(&self) -> Health {
-        let reasons: Vec<_> = self.sick_destinations().chain(self.sick_actors()).collect();
+        let metrics = self.red.iter().flat_map(|red| red.troubles());
+        let reasons: Vec<_> = self.sick_destinations().chain(metrics).chain(self.sick_actors()).collect();
         let (status, ready) = match self.phase() {
             Phase::Starting => ("starting".to_owned(), false),
             Phase::Stopping => ("stopping".to_owned(), false),

@@ -38,7 +38,10 @@ use crate::{
         DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog,
         segments::{OpenLog, SegmentLog},
     },
-    measure::{Bounds, MetricsActor, RedScratch, RedShared, SERIES_MAX_DEFAULT},
+    measure::{
+        Bounds, CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedShared, SERIES_MAX_DEFAULT,
+        STOP_MAX,
+    },
     observe::{Observed, ObservedDestination, ObservedDoor},
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
@@ -83,6 +86,8 @@ pub struct TreeConfig {
     pub destinations: Vec<DestinationConfig>,
     /// Whether RED metrics are kept.
     pub measure: bool,
+    /// How often a checkpoint of them is stored, where the log outlives the process: 10 ms at least.
+    pub checkpoint_interval: Duration,
     /// Where the span log is.
     pub log: LogForm,
     /// Threads for connections; 0: one less than there are cores, at least one and at most four.
@@ -114,6 +119,7 @@ impl Default for TreeConfig {
             resource: Vec::new(),
             destinations: Vec::new(),
             measure: true,
+            checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
             log: LogForm::Memory { max_bytes: 256 << 20 },
             io_threads: 0,
             in_process_max_bytes: 8 << 20,
@@ -159,14 +165,18 @@ impl Tree {
             LogForm::Segments(open) => Arc::new(segment_log(&mut supervisor, open, config.backoff)),
         };
 
-        let red = Arc::new(RedShared::new(Bounds::default(), SERIES_MAX_DEFAULT));
+        let red = Arc::new(match config.measure {
+            true => RedShared::restore(Bounds::default(), SERIES_MAX_DEFAULT, &*log),
+            false => RedShared::default(),
+        });
         let bounds = Arc::clone(red.bounds());
         let metrics = config.measure.then(|| {
-            let (log, red) = (Arc::clone(&log), Arc::clone(&red));
+            let (log, red, interval) = (Arc::clone(&log), Arc::clone(&red), config.checkpoint_interval);
+            let spec = child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more();
+            // What it does not count in time the next process does.
+            let spec = spec.stop_deadline(STOP_MAX + Duration::from_secs(1));
             supervisor
-                .child(child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more(), move || {
-                    Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red)))
-                })
+                .child(spec, move || Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red), interval)))
         });
 
         let mut exporters = Vec::new();

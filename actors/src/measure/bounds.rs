@@ -67,6 +67,11 @@ impl Bounds {
         self.nanos.iter().map(|&nanos| nanos as f64 / 1e9)
     }
 
+    /// The bounds in nanoseconds, without `+Inf`.
+    pub(super) fn nanos(&self) -> &[u64] {
+        &self.nanos
+    }
+
     /// The bucket of a duration in nanoseconds, below [`Self::buckets`].
     #[inline]
     pub(super) fn bucket(&self, nanos: u64) -> usize {

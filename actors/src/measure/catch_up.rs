@@ -24,16 +24,16 @@ pub(super) fn count(
         Ok(records) => {
             let mut expected = from;
             for record in &records {
-                red.skip(expected, record.first, |unmeasured| &mut unmeasured.damaged);
+                red.skip(expected, record.first, now, |unmeasured| &mut unmeasured.damaged);
                 count_record(red, scratch, record, now);
                 expected = record.end();
             }
         }
         Err(ReadError::Released { start, .. }) => {
-            red.skip(from, start, |unmeasured| &mut unmeasured.released);
+            red.skip(from, start, now, |unmeasured| &mut unmeasured.released);
         }
         Err(ReadError::Damaged { to, .. }) => {
-            red.skip(from, to, |unmeasured| &mut unmeasured.damaged);
+            red.skip(from, to, now, |unmeasured| &mut unmeasured.damaged);
         }
     }
 }
@@ -53,12 +53,12 @@ fn count_record(red: &RedShared, scratch: &mut RedScratch, record: &Record, now:
     match scanned {
         Ok(_) => {
             flush(red, scratch, counted, now);
-            red.skip(at, record.end(), |unmeasured| &mut unmeasured.damaged);
+            red.skip(at, record.end(), now, |unmeasured| &mut unmeasured.damaged);
         }
         Err(fault) => {
             scratch.discard();
             tracing::error!(first = record.first, spans = record.spans, %fault, "a record of the log does not scan");
-            red.skip(record.first, record.end(), |unmeasured| &mut unmeasured.damaged);
+            red.skip(record.first, record.end(), now, |unmeasured| &mut unmeasured.damaged);
         }
     }
 }

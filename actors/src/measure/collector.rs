@@ -3,8 +3,9 @@
 use super::{RedCounts, RedSnapshot};
 use crate::{
     metrics::{
-        HistogramValue, MEASURE_CAUGHT_UP, MEASURE_MAX_SERIES, MEASURE_POSITION, MEASURE_SERIES,
-        MEASURE_UNMEASURED, Page, SPAN_COUNT, SPAN_DURATION, SPAN_ERRORS,
+        HistogramValue, MEASURE_CAUGHT_UP, MEASURE_CHECKPOINT_ERRORS, MEASURE_CHECKPOINTS,
+        MEASURE_MAX_SERIES, MEASURE_POSITION, MEASURE_SERIES, MEASURE_UNMEASURED, Page, SPAN_COUNT,
+        SPAN_DURATION, SPAN_ERRORS,
     },
     span::{SpanKind, StatusCode},
 };
@@ -30,8 +31,20 @@ pub const fn status_label(status: StatusCode) -> &'static str {
     }
 }
 
-/// Puts the RED metrics and what there is to know about them onto a page.
+/// Puts the RED metrics and what there is to know about them onto a page. As long as counters may be behind what
+/// a page showed before the process began, they are left out: none goes back.
 pub fn collect(red: &RedSnapshot, page: &mut Page) {
+    if red.restoring.is_none() {
+        counters(red, page);
+    }
+    page.gauge(&MEASURE_POSITION, [], red.position as f64);
+    page.gauge(&MEASURE_SERIES, [], red.series.len() as f64);
+    page.gauge(&MEASURE_MAX_SERIES, [], red.series_max as f64);
+    page.counter(&MEASURE_CHECKPOINTS, [], red.checkpoints);
+    page.counter(&MEASURE_CHECKPOINT_ERRORS, [], red.checkpoint_errors);
+}
+
+fn counters(red: &RedSnapshot, page: &mut Page) {
     let bounds: Vec<f64> = red.bounds.seconds().collect();
     let mut all = |labels: [&str; 5], counts: &RedCounts| {
         page.counter_since(&SPAN_COUNT, labels, counts.count, counts.created);
@@ -48,13 +61,10 @@ pub fn collect(red: &RedSnapshot, page: &mut Page) {
         all(OVERFLOW, overflow);
     }
     errors(red, page);
-
-    page.gauge(&MEASURE_POSITION, [], red.position as f64);
-    page.gauge(&MEASURE_SERIES, [], red.series.len() as f64);
-    page.gauge(&MEASURE_MAX_SERIES, [], red.series_max as f64);
-    page.counter(&MEASURE_CAUGHT_UP, [], red.caught_up);
-    page.counter(&MEASURE_UNMEASURED, ["damaged"], red.unmeasured.damaged);
-    page.counter(&MEASURE_UNMEASURED, ["released"], red.unmeasured.released);
+    let created = red.created.unwrap_or(page.started());
+    page.counter_since(&MEASURE_CAUGHT_UP, [], red.caught_up, created);
+    page.counter_since(&MEASURE_UNMEASURED, ["damaged"], red.unmeasured.damaged, created);
+    page.counter_since(&MEASURE_UNMEASURED, ["released"], red.unmeasured.released, created);
 }
 
 const OVERFLOW: [&str; 5] = ["", "", "", "", "true"];

@@ -4,32 +4,61 @@
 //! the [`MetricsActor`] what it adds. The counters ([`RedShared`]) know the position in the log up to which
 //! they count, so that every span counts once: what was told twice is skipped, what was never told is counted
 //! from the log. They outlive the actor, and hold no byte of the log.
+//!
+//! Where the log outlives the process, so do the counters: a checkpoint of them is stored with their position now and
+//! then, and what lies behind it is counted from the log when the next process begins.
 
 mod bounds;
 mod catch_up;
+mod checkpoint;
 mod collector;
+mod continuity;
 pub mod exposition;
 mod messages;
 mod red;
+mod shared;
 mod state;
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Running,
+    WrapFuture as _,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 pub use bounds::{Bounds, BoundsError};
 pub use collector::{collect, kind_label, status_label};
+pub use continuity::Restoring;
 pub use messages::SpansMeasured;
 pub use red::{LABEL_BYTES_MAX, RedDelta, RedEntry, RedKey, RedScratch};
-pub use state::{
-    Merge, RedCounts, RedSeries, RedShared, RedSnapshot, RedState, SERIES_MAX_DEFAULT, Unmeasured,
-};
+pub use shared::RedShared;
+pub use state::{Merge, RedCounts, RedSeries, RedSnapshot, RedState, SERIES_MAX_DEFAULT, Unmeasured};
 
-use crate::log::{Ordinal, SpanLog};
+use crate::log::{LogFuture, LogStats, Ordinal, SpanLog};
 
 /// How often the actor looks whether the log has run ahead of it. A lost message is noticed with the next
 /// one; this is for the last one, which a full log that waits for the metrics would make the last for good.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often checkpoints are stored by default.
+pub const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Checkpoints are stored no more often than this, whatever the interval.
+const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The actor is ready once the first checkpoint of new counters is stored, or after this long: a span that comes then
+/// has one before it.
+const FIRST_CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
+
+/// An actor that is to stop counts what the log still has for this long at most.
+const STOP_COUNT_MAX: Duration = Duration::from_secs(3);
+
+/// An actor that is to stop has stopped after this long, whatever is missing.
+pub const STOP_MAX: Duration = Duration::from_secs(4);
 
 /// Counts the spans of the log, each once.
 pub struct MetricsActor {
@@ -42,13 +71,39 @@ pub struct MetricsActor {
     reading: bool,
     /// The log's end when it last looked.
     seen: Ordinal,
+    /// How often a checkpoint is stored; `None` where the log does not outlive the process.
+    checkpoint_interval: Option<Duration>,
+    /// A checkpoint is on its way: one at a time.
+    storing: bool,
+    stop: Option<Stop>,
+}
+
+/// How far an actor is that is to stop.
+enum Stop {
+    /// It counts what the log still has, until then at most.
+    Counting { until: Instant },
+    /// It has begun its last checkpoint.
+    Storing,
 }
 
 impl MetricsActor {
-    /// An actor that goes on where the counters stand.
-    pub fn new(log: Arc<dyn SpanLog>, red: Arc<RedShared>) -> Self {
+    /// An actor that goes on where the counters stand, and stores a checkpoint of them once an interval (10 ms at
+    /// least) if they have moved and the log outlives the process.
+    pub fn new(log: Arc<dyn SpanLog>, red: Arc<RedShared>, checkpoint_interval: Duration) -> Self {
         let scratch = RedScratch::new(Arc::clone(red.bounds()));
-        Self { log, red, scratch, target: 0, reading: false, seen: 0 }
+        let interval = checkpoint_interval.max(CHECKPOINT_INTERVAL_MIN);
+        let checkpoint_interval = red.is_durable().then_some(interval);
+        Self {
+            log,
+            red,
+            scratch,
+            target: 0,
+            reading: false,
+            seen: 0,
+            checkpoint_interval,
+            storing: false,
+            stop: None,
+        }
     }
 
     /// Sees to it that every span before `end` is counted: from the log, unless a message comes first.
@@ -63,6 +118,7 @@ impl MetricsActor {
         let from = self.red.position();
         self.reading = from < self.target;
         if !self.reading {
+            self.wind_up(ctx);
             return;
         }
         let read = self.log.read(from, catch_up::STEP);
@@ -81,6 +137,79 @@ impl MetricsActor {
             actor.step(ctx);
         }));
     }
+
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let seen = std::mem::replace(&mut self.seen, self.log.end());
+        self.catch_up(seen, ctx);
+        if self.checkpoint_interval.is_some() {
+            // The log lets go of nothing that no checkpoint includes.
+            let LogStats { bytes, max_bytes, .. } = self.log.stats();
+            if bytes > max_bytes / 2 {
+                self.checkpoint(ctx);
+            }
+        }
+    }
+
+    /// Stores a checkpoint, unless one is on its way or nothing was counted since the last.
+    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        if let Some(stored) = self.begin_checkpoint() {
+            ctx.spawn(stored.into_actor(self).map(Self::checkpointed));
+        }
+    }
+
+    fn begin_checkpoint(&mut self) -> Option<LogFuture<Result<(), String>>> {
+        if self.storing {
+            return None;
+        }
+        let (position, bytes) = self.red.begin_checkpoint(state::unix_now())?;
+        self.storing = true;
+        Some(self.log.checkpoint(position, bytes))
+    }
+
+    fn checkpointed(stored: Result<(), String>, actor: &mut Self, ctx: &mut Context<Self>) {
+        actor.storing = false;
+        if actor.red.checkpointed(&stored) {
+            match stored {
+                Ok(()) => tracing::info!("span metrics are checkpointed again"),
+                Err(reason) => tracing::warn!(reason, "span metrics cannot be checkpointed"),
+            }
+        }
+        actor.wind_up(ctx);
+    }
+
+    /// Stores the first checkpoint of new counters, and waits for it a while.
+    fn first_checkpoint(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut stored) = self.begin_checkpoint() else { return };
+        let wait = async move {
+            let answer = timeout(FIRST_CHECKPOINT_WAIT, &mut stored).await;
+            answer.map_err(|_elapsed| stored)
+        };
+        ctx.wait(wait.into_actor(self).map(|answer, actor, ctx| match answer {
+            Ok(stored) => Self::checkpointed(stored, actor, ctx),
+            Err(late) => drop(ctx.spawn(late.into_actor(actor).map(Self::checkpointed))),
+        }));
+    }
+
+    /// The next step of an actor that is to stop: counts, stores the last checkpoint, stops.
+    fn wind_up(&mut self, ctx: &mut Context<Self>) {
+        match self.stop {
+            Some(Stop::Counting { until }) if !self.reading || Instant::now() >= until => {
+                if self.storing {
+                    return;
+                }
+                self.stop = Some(Stop::Storing);
+                self.checkpoint(ctx);
+            }
+            Some(Stop::Counting { .. } | Stop::Storing) | None => {}
+        }
+        if self.is_wound_up() {
+            ctx.stop();
+        }
+    }
+
+    fn is_wound_up(&self) -> bool {
+        matches!(self.stop, Some(Stop::Storing)) && !self.storing
+    }
 }
 
 impl Actor for MetricsActor {
@@ -88,10 +217,26 @@ impl Actor for MetricsActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.catch_up(self.log.end(), ctx);
-        ctx.run_interval(LOOK_INTERVAL, |actor, ctx| {
-            let seen = std::mem::replace(&mut actor.seen, actor.log.end());
-            actor.catch_up(seen, ctx);
-        });
+        ctx.run_interval(LOOK_INTERVAL, Self::look);
+        if let Some(interval) = self.checkpoint_interval {
+            ctx.run_interval(interval, Self::checkpoint);
+            if !self.red.is_stored() {
+                self.first_checkpoint(ctx);
+            }
+        }
+    }
+
+    /// Everything that the log has by now is counted and in a checkpoint first, if there is time.
+    fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
+        // A context that is dropped with its runtime asks, too, and has no time.
+        if self.stop.is_some() || Handle::try_current().is_err() {
+            return Running::Stop;
+        }
+        self.stop = Some(Stop::Counting { until: Instant::now() + STOP_COUNT_MAX });
+        ctx.run_later(STOP_COUNT_MAX, Self::wind_up);
+        ctx.run_later(STOP_MAX, |_, ctx| ctx.stop());
+        self.catch_up(self.log.end(), ctx);
+        if self.is_wound_up() { Running::Stop } else { Running::Continue }
     }
 }
 

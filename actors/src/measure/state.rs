@@ -8,10 +8,11 @@ use std::{
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use parking_lot::Mutex;
 
 use super::{
     Bounds, RedDelta,
+    checkpoint::Checkpoint,
+    continuity::{Continuity, Flight, Restoring},
     red::{RedEntry, RedKey},
 };
 use crate::span::{SpanKind, StatusCode};
@@ -87,6 +88,26 @@ pub struct RedSnapshot {
     pub unmeasured: Unmeasured,
     /// Spans that were counted by reading the log rather than from a delta.
     pub caught_up: u64,
+    /// When the counters without labels began at 0, since the Unix epoch; `None`: with the process.
+    pub created: Option<Duration>,
+    /// What a process before this one may have shown and is still to be counted again: until then the counters
+    /// may be behind.
+    pub restoring: Option<Restoring>,
+    /// Checkpoints stored by this process.
+    pub checkpoints: u64,
+    /// Checkpoints that this process could not store.
+    pub checkpoint_errors: u64,
+    /// Why the last one could not be stored, until one is.
+    pub checkpoint_error: Option<String>,
+}
+
+/// A series, as it is kept.
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    series: RedSeries,
+    /// The first ordinal of the delta with its first span.
+    born: u64,
 }
 
 /// The RED counters: bounded, and without a byte of the log.
@@ -95,12 +116,15 @@ pub struct RedState {
     bounds: Arc<Bounds>,
     hasher: RandomState,
     /// Has room for `series_max` from the start: nothing grows under the lock.
-    series: HashTable<(u64, RedSeries)>,
+    series: HashTable<Slot>,
     series_max: usize,
-    overflow: Option<RedCounts>,
+    /// With the ordinal of its birth.
+    overflow: Option<(RedCounts, u64)>,
     position: u64,
     unmeasured: Unmeasured,
     caught_up: u64,
+    created: Option<Duration>,
+    pub(super) continuity: Continuity,
 }
 
 impl RedCounts {
@@ -128,18 +152,43 @@ impl RedSeries {
 }
 
 impl RedState {
-    /// No series yet, nothing counted before ordinal 0.
+    /// No series yet, nothing counted before ordinal 0, and nothing that outlives the process.
     pub fn new(bounds: Arc<Bounds>, series_max: usize) -> Self {
+        Self::at(bounds, series_max, 0, None, Continuity::volatile(0))
+    }
+
+    /// No series yet, nothing counted before `position`.
+    pub(super) fn at(
+        bounds: Arc<Bounds>,
+        series_max: usize,
+        position: u64,
+        created: Option<Duration>,
+        continuity: Continuity,
+    ) -> Self {
         Self {
             bounds,
             hasher: RandomState::default(),
             series: HashTable::with_capacity(series_max.saturating_add(1)),
             series_max,
             overflow: None,
-            position: 0,
+            position,
             unmeasured: Unmeasured::default(),
             caught_up: 0,
+            created,
+            continuity,
         }
+    }
+
+    /// The counters of a checkpoint, which has no more series than `series_max`; the log ends at `end`.
+    pub(super) fn restored(bounds: Arc<Bounds>, series_max: usize, checkpoint: Checkpoint, end: u64) -> Self {
+        let Checkpoint { position, created, since, caught_up, unmeasured, overflow, series } = checkpoint;
+        let continuity = Continuity::restored(Flight { position, since }, end);
+        let mut state = Self::at(bounds, series_max, position, Some(created), continuity);
+        for series in series {
+            let hash = state.hasher.hash_one(series.key());
+            state.series.insert_unique(hash, Slot { hash, series, born: 0 }, |slot| slot.hash);
+        }
+        Self { caught_up, unmeasured, overflow: overflow.map(|counts| (counts, 0)), ..state }
     }
 
     /// Every span before this ordinal is counted.
@@ -157,15 +206,16 @@ impl RedState {
         if first != self.position || !delta.is_complete() || !same_bounds {
             return Merge::Gap;
         }
+        let since = self.continuity.since(now);
         for entry in delta.entries() {
-            self.counts(&entry.key, now).add(&entry);
+            self.counts(&entry.key, since).add(&entry);
         }
         self.position = end;
         Merge::Counted
     }
 
     /// As [`Self::merge`], for a delta that was made by reading the log.
-    fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+    pub(super) fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
         let merge = self.merge(first, delta, now);
         if merge == Merge::Counted {
             self.caught_up = self.caught_up.saturating_add(delta.spans());
@@ -175,103 +225,107 @@ impl RedState {
 
     /// Passes the spans from `from` to `to`, which the log cannot give back, and counts under the reason that
     /// `choose` picks those that lie behind the position. Nothing is passed that lies before `from`.
-    fn skip(&mut self, from: u64, to: u64, choose: fn(&mut Unmeasured) -> &mut u64) {
-        if self.position >= from && self.position < to {
+    ///
+    /// Returns true where these spans may have been counted on a page before the process began: the counters
+    /// then begin at 0 again, behind them.
+    pub(super) fn skip(
+        &mut self,
+        from: u64,
+        to: u64,
+        now: Duration,
+        choose: fn(&mut Unmeasured) -> &mut u64,
+    ) -> bool {
+        if self.position < from || self.position >= to {
+            return false;
+        }
+        let anew = self.continuity.would_go_back(self.position);
+        if anew {
+            self.continuity.begin_anew(to, now);
+            self.series.clear();
+            self.overflow = None;
+            self.unmeasured = Unmeasured::default();
+            self.caught_up = 0;
+            self.created = Some(self.continuity.since(now));
+        } else {
             let count = choose(&mut self.unmeasured);
             *count = count.saturating_add(to - self.position);
-            self.position = to;
+        }
+        self.position = to;
+        anew
+    }
+
+    /// The counters for a checkpoint that is about to be stored; `None` where it is stored already, or none ever is.
+    pub(super) fn begin_checkpoint(&mut self, now: Duration) -> Option<Checkpoint> {
+        let since = self.continuity.begin(self.position, now)?;
+        let mut series = Vec::with_capacity(self.series.len());
+        series.extend(self.series.iter().map(|slot| slot.series.clone()));
+        Some(Checkpoint {
+            position: self.position,
+            created: self.created.unwrap_or(since),
+            since,
+            caught_up: self.caught_up,
+            unmeasured: self.unmeasured,
+            overflow: self.overflow.as_ref().map(|(counts, _)| counts.clone()),
+            series,
+        })
+    }
+
+    /// The checkpoint is stored: the series that it does not have began with it.
+    pub(super) fn checkpoint_stored(&mut self) {
+        let Some(Flight { position, since }) = self.continuity.stored() else { return };
+        let series = self.series.iter_mut().map(|slot| (&mut slot.series.counts, slot.born));
+        let overflow = self.overflow.as_mut().map(|(counts, born)| (counts, *born));
+        for (counts, _) in series.chain(overflow).filter(|&(_, born)| born >= position) {
+            counts.created = since;
         }
     }
 
-    fn counts(&mut self, key: &RedKey<'_>, now: Duration) -> &mut RedCounts {
+    fn counts(&mut self, key: &RedKey<'_>, created: Duration) -> &mut RedCounts {
         let hash = self.hasher.hash_one(key);
-        let buckets = self.bounds.buckets();
+        let (buckets, born) = (self.bounds.buckets(), self.position);
         let full = self.series.len() >= self.series_max;
-        let found = |(other, series): &(u64, RedSeries)| *other == hash && series.key() == *key;
+        let found = |slot: &Slot| slot.hash == hash && slot.series.key() == *key;
         // `find_entry` would borrow for too long in the branch of the overflow series.
         if full && self.series.find(hash, found).is_none() {
-            return self.overflow.get_or_insert_with(|| RedCounts::new(buckets, now));
+            let (counts, _) = self.overflow.get_or_insert_with(|| (RedCounts::new(buckets, created), born));
+            return counts;
         }
-        let (_, series) = self
+        let slot = self
             .series
-            .entry(hash, found, |(hash, _)| *hash)
+            .entry(hash, found, |slot| slot.hash)
             .or_insert_with(|| {
                 let series = RedSeries {
                     service: key.service.into(),
                     name: key.name.into(),
                     kind: key.kind,
                     status: key.status,
-                    counts: RedCounts::new(buckets, now),
+                    counts: RedCounts::new(buckets, created),
                 };
-                (hash, series)
+                Slot { hash, series, born }
             })
             .into_mut();
-        &mut series.counts
+        &mut slot.series.counts
     }
 
-    fn snapshot(&self) -> RedSnapshot {
+    pub(super) fn snapshot(&self) -> RedSnapshot {
+        let shown = |born: u64| self.continuity.is_shown(born);
         let mut series = Vec::with_capacity(self.series.len());
-        series.extend(self.series.iter().map(|(_, series)| series.clone()));
+        series.extend(self.series.iter().filter(|slot| shown(slot.born)).map(|slot| slot.series.clone()));
+        let overflow = self.overflow.as_ref().filter(|(_, born)| shown(*born));
         RedSnapshot {
             position: self.position,
             bounds: Arc::clone(&self.bounds),
             series,
-            overflow: self.overflow.clone(),
+            overflow: overflow.map(|(counts, _)| counts.clone()),
             series_max: self.series_max,
             unmeasured: self.unmeasured,
             caught_up: self.caught_up,
+            created: self.created,
+            restoring: self.continuity.restoring(self.position),
+            checkpoints: self.continuity.checkpoints(),
+            checkpoint_errors: self.continuity.errors(),
+            checkpoint_error: self.continuity.error().cloned(),
         }
-    }
-}
-
-/// The RED counters where the actor, which may fail, and the pages both reach them.
-#[derive(Debug)]
-pub struct RedShared {
-    bounds: Arc<Bounds>,
-    state: Mutex<RedState>,
-}
-
-impl RedShared {
-    /// No series yet, nothing counted before ordinal 0.
-    pub fn new(bounds: Bounds, series_max: usize) -> Self {
-        let bounds = Arc::new(bounds);
-        Self { state: Mutex::new(RedState::new(Arc::clone(&bounds), series_max)), bounds }
-    }
-
-    /// The bounds, which every scratch shares.
-    pub fn bounds(&self) -> &Arc<Bounds> {
-        &self.bounds
-    }
-
-    /// Every span before this ordinal is counted.
-    pub fn position(&self) -> u64 {
-        self.state.lock().position
-    }
-
-    /// The counters at this moment.
-    pub fn snapshot(&self) -> RedSnapshot {
-        let mut snapshot = self.state.lock().snapshot();
-        snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
-        snapshot
-    }
-
-    /// [`RedState::merge`] under the lock; nothing in it can panic, which the lock would hide.
-    pub fn merge(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
-        self.state.lock().merge(first, delta, now)
-    }
-
-    pub(super) fn merge_caught_up(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
-        self.state.lock().merge_caught_up(first, delta, now)
-    }
-
-    pub(super) fn skip(&self, from: u64, to: u64, choose: fn(&mut Unmeasured) -> &mut u64) {
-        self.state.lock().skip(from, to, choose);
-    }
-}
-
-impl Default for RedShared {
-    fn default() -> Self {
-        Self::new(Bounds::default(), SERIES_MAX_DEFAULT)
     }
 }
 

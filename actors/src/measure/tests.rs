@@ -1,6 +1,10 @@
-use std::{cell::RefCell, collections::BTreeMap, future::Future};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+};
 
-use actix::{ActorContext as _, Addr};
+use actix::Addr;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -14,8 +18,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     log::{
-        Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, GroupOutcome, LogFuture,
-        LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record, Restored, SpanLedger,
+        Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, Durability,
+        GroupOutcome, LogFuture, LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record,
+        Restored, SpanLedger,
     },
     span::scan,
 };
@@ -28,14 +33,67 @@ fn run(test: impl Future<Output = ()>) {
     });
 }
 
-/// A memory log that takes its time to read and remembers how the position moved.
+/// A memory log that takes its time to read and remembers how the position moved. With another durability it outlives
+/// its process, as far as this process is concerned: it holds what no checkpoint includes, and keeps checkpoints.
 #[derive(Debug)]
 struct SlowLog {
     log: MemoryLog,
-    /// How often a read waits for the other tasks.
+    durability: Durability,
+    /// How often an answer waits for the other tasks.
     yields: usize,
     /// The positions that it was told of.
     positions: Mutex<Vec<Ordinal>>,
+    disk: Mutex<Disk>,
+    /// In place of its own.
+    stats: Mutex<Option<LogStats>>,
+}
+
+/// Where the checkpoints of a [`SlowLog`] are.
+#[derive(Debug, Default)]
+struct Disk {
+    stored: Option<(Ordinal, Bytes)>,
+    /// Checkpoints asked for.
+    asked: usize,
+    /// Checkpoints that wait to be [released](SlowLog::release).
+    held: VecDeque<Held>,
+    hold: bool,
+    fail: Option<&'static str>,
+    /// In place of what is stored.
+    broken: Option<Restored>,
+    /// Ordinals that cannot be read, as if damaged.
+    damaged: Option<(Ordinal, Ordinal)>,
+}
+
+#[derive(Debug)]
+struct Held(Ordinal, Bytes, oneshot::Sender<Result<(), String>>);
+
+impl SlowLog {
+    fn store(&self, position: Ordinal, bytes: Bytes) {
+        self.disk.lock().stored = Some((position, bytes));
+        self.log.measured(position);
+    }
+
+    /// Stores the checkpoint that has waited longest, or fails to.
+    fn release(&self, result: Result<(), String>) {
+        let held = self.disk.lock().held.pop_front();
+        if let Some(Held(position, bytes, answer)) = held {
+            if result.is_ok() {
+                self.store(position, bytes);
+            }
+            // Its actor may be gone.
+            let _gone = answer.send(result);
+        }
+    }
+
+    fn stored_at(&self) -> Option<Ordinal> {
+        self.disk.lock().stored.as_ref().map(|(position, _)| *position)
+    }
+}
+
+async fn yield_times(yields: usize) {
+    for _ in 0..yields {
+        tokio::task::yield_now().await;
+    }
 }
 
 impl SpanLog for SlowLog {
@@ -44,11 +102,14 @@ impl SpanLog for SlowLog {
     }
 
     fn read(&self, from: Ordinal, limit: ReadLimit) -> LogFuture<Result<Vec<Record>, ReadError>> {
-        let (read, yields) = (self.log.read(from, limit), self.yields);
+        let (mut read, yields) = (self.log.read(from, limit), self.yields);
+        if let Some((first, to)) = self.disk.lock().damaged
+            && (first..to).contains(&from)
+        {
+            read = Box::pin(std::future::ready(Err(ReadError::Damaged { from, to })));
+        }
         Box::pin(async move {
-            for _ in 0..yields {
-                tokio::task::yield_now().await;
-            }
+            yield_times(yields).await;
             read.await
         })
     }
@@ -71,15 +132,42 @@ impl SpanLog for SlowLog {
 
     fn measured(&self, to: Ordinal) {
         self.positions.lock().push(to);
-        self.log.measured(to);
+        if self.durability == Durability::Memory {
+            self.log.measured(to);
+        }
     }
 
     fn checkpoint(&self, position: Ordinal, bytes: Bytes) -> LogFuture<Result<(), String>> {
-        self.log.checkpoint(position, bytes)
+        let yields = self.yields;
+        let result = {
+            let mut disk = self.disk.lock();
+            disk.asked += 1;
+            // One after the other, as a writer does.
+            if disk.hold || !disk.held.is_empty() {
+                let (answer, answered) = oneshot::channel();
+                disk.held.push_back(Held(position, bytes, answer));
+                return Box::pin(async move { answered.await.unwrap() });
+            }
+            disk.fail.map_or(Ok(()), |why| Err(why.to_owned()))
+        };
+        if result.is_ok() {
+            self.store(position, bytes);
+        }
+        Box::pin(async move {
+            yield_times(yields).await;
+            result
+        })
     }
 
     fn restored(&self) -> Restored {
-        self.log.restored()
+        let disk = self.disk.lock();
+        match (&disk.broken, &disk.stored) {
+            (Some(broken), _) => broken.clone(),
+            (None, Some((position, bytes))) => {
+                Restored::Checkpoint { position: *position, bytes: bytes.clone() }
+            }
+            (None, None) => Restored::Fresh(0),
+        }
     }
 
     fn troubles(&self) -> Vec<String> {
@@ -91,7 +179,8 @@ impl SpanLog for SlowLog {
     }
 
     fn stats(&self) -> LogStats {
-        self.log.stats()
+        let stats = self.stats.lock().unwrap_or_else(|| self.log.stats());
+        LogStats { durability: self.durability, ..stats }
     }
 }
 
@@ -110,22 +199,57 @@ impl Handler<Crash> for MetricsActor {
     }
 }
 
+/// Stops an actor as its supervisor does.
+struct Leave;
+
+impl actix::Message for Leave {
+    type Result = ();
+}
+
+impl Handler<Leave> for MetricsActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
 /// A log, counters and an actor between them.
 struct Bench {
     log: Arc<SlowLog>,
-    red: Arc<RedShared>,
+    red: RefCell<Arc<RedShared>>,
     actor: RefCell<Addr<MetricsActor>>,
     spans: Arc<SpanLedger>,
     names: RefCell<Vec<String>>,
+    series_max: usize,
 }
+
+/// How often the actors of these tests store a checkpoint: not when they look.
+const INTERVAL: Duration = Duration::from_millis(4_900);
 
 impl Bench {
     fn new(yields: usize) -> Self {
+        Self::with(yields, Durability::Memory, 10_000)
+    }
+
+    fn with(yields: usize, durability: Durability, series_max: usize) -> Self {
         let config = MemoryLogConfig { max_bytes: 1 << 26, destinations: 0, measured: true };
-        let log = Arc::new(SlowLog { log: MemoryLog::new(config), yields, positions: Mutex::default() });
-        let red = Arc::new(RedShared::new(Bounds::default(), 10_000));
-        let actor = RefCell::new(MetricsActor::new(log.clone(), red.clone()).start());
-        Self { log, red, actor, spans: Arc::default(), names: RefCell::default() }
+        let log = Arc::new(SlowLog {
+            log: MemoryLog::new(config),
+            durability,
+            yields,
+            positions: Mutex::default(),
+            disk: Mutex::default(),
+            stats: Mutex::default(),
+        });
+        let red = Arc::new(RedShared::restore(Bounds::default(), series_max, &*log));
+        let actor = RefCell::new(MetricsActor::new(log.clone(), red.clone(), INTERVAL).start());
+        let red = RefCell::new(red);
+        Self { log, red, actor, spans: Arc::default(), names: RefCell::default(), series_max }
+    }
+
+    fn red(&self) -> Arc<RedShared> {
+        self.red.borrow().clone()
     }
 
     /// Commits a batch of spans with these names; returns the message about it.
@@ -135,7 +259,7 @@ impl Bench {
     }
 
     fn commit_bytes(&self, bytes: Bytes, spans: u32, names: &[String]) -> SpansMeasured {
-        let mut scratch = RedScratch::new(self.red.bounds().clone());
+        let mut scratch = RedScratch::new(self.red().bounds().clone());
         let _checked = scan(&bytes, |span| scratch.observe(span));
         let (reply, mut receiver) = oneshot::channel();
         let append = Append { bytes, pending: self.spans.scanned(spans), reply };
@@ -153,18 +277,31 @@ impl Bench {
     async fn crash(&self) {
         let actor = self.actor.borrow().clone();
         let _gone = actor.send(Crash).await;
-        *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red.clone()).start();
+        *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red(), INTERVAL).start();
+    }
+
+    /// Ends the process and begins the next, with these bounds; the log is still there.
+    async fn restart_with(&self, bounds: Bounds) {
+        let actor = self.actor.borrow().clone();
+        let _gone = actor.send(Crash).await;
+        *self.red.borrow_mut() = Arc::new(RedShared::restore(bounds, self.series_max, &*self.log));
+        *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red(), INTERVAL).start();
+    }
+
+    async fn restart(&self) {
+        self.restart_with(Bounds::default()).await;
     }
 
     /// Waits until everything is counted, for as long as a lost last message takes to be noticed.
     async fn settle(&self) {
         for _ in 0..10_000 {
-            if self.red.position() == self.log.end() && self.log.stats().records == 0 {
+            let released = self.log.durability != Durability::Memory || self.log.stats().records == 0;
+            if self.red().position() == self.log.end() && released {
                 return;
             }
             tokio::time::advance(LOOK_INTERVAL / 100).await;
         }
-        panic!("only {} of {} spans are counted", self.red.position(), self.log.end());
+        panic!("only {} of {} spans are counted", self.red().position(), self.log.end());
     }
 
     /// Lets the others run, without the time to move.
@@ -175,7 +312,7 @@ impl Bench {
     }
 
     fn counted(&self) -> BTreeMap<String, u64> {
-        let snapshot = self.red.snapshot();
+        let snapshot = self.red().snapshot();
         let total: u64 = snapshot.series.iter().map(|series| series.counts.count).sum();
         assert_eq!(total + snapshot.unmeasured.damaged + snapshot.unmeasured.released, snapshot.position);
         snapshot.series.iter().map(|series| (series.name.to_string(), series.counts.count)).collect()
@@ -205,6 +342,8 @@ fn request(names: &[String]) -> Bytes {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
 }
 
+mod restarts;
+
 #[test]
 fn messages_in_order_are_counted_without_reading_the_log_and_let_it_go() {
     run(async {
@@ -214,7 +353,7 @@ fn messages_in_order_are_counted_without_reading_the_log_and_let_it_go() {
             bench.tell(message).await;
         }
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().caught_up, 0);
+        assert_eq!(bench.red().snapshot().caught_up, 0);
         assert_eq!(bench.log.stats().records, 0, "the log waits for the metrics no longer");
     });
 }
@@ -228,7 +367,7 @@ fn a_message_that_comes_twice_counts_once() {
             bench.tell(SpansMeasured { first, end, deltas: deltas.clone() }).await;
         }
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().caught_up, 0);
+        assert_eq!(bench.red().snapshot().caught_up, 0);
     });
 }
 
@@ -271,7 +410,7 @@ fn a_new_actor_counts_what_its_predecessor_left() {
         bench.crash().await;
         bench.let_run().await;
         assert_eq!(bench.counted(), bench.committed(), "at once, not at the next look");
-        assert_eq!(bench.red.snapshot().caught_up, 1);
+        assert_eq!(bench.red().snapshot().caught_up, 1);
     });
 }
 
@@ -289,19 +428,19 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         bench.tell(one).await;
         bench.tell(both).await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().caught_up, 0, "the second delta began at the position");
+        assert_eq!(bench.red().snapshot().caught_up, 0, "the second delta began at the position");
 
         // And with the position inside one delta.
         let bench = Bench::new(0);
         let whole = bench.commit(&names(&["a", "b", "c"]));
-        let mut scratch = RedScratch::new(bench.red.bounds().clone());
+        let mut scratch = RedScratch::new(bench.red().bounds().clone());
         let part = request(&names(&["a", "b"]));
         scan(&part, |span| scratch.observe(span)).unwrap();
         bench.tell(SpansMeasured { first: 0, end: 2, deltas: vec![scratch.take()] }).await;
         bench.tell(whole).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().caught_up, 1);
+        assert_eq!(bench.red().snapshot().caught_up, 1);
     });
 }
 
@@ -327,7 +466,7 @@ fn a_batch_of_more_series_than_a_delta_takes_is_counted_from_the_log() {
         bench.tell(message).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().caught_up, 5_000);
+        assert_eq!(bench.red().snapshot().caught_up, 5_000);
     });
 }
 
@@ -358,7 +497,7 @@ fn a_record_that_does_not_scan_is_passed_and_counted_as_damaged() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
     });
 }
 
@@ -372,7 +511,7 @@ fn a_record_with_fewer_spans_than_it_says_leaves_the_rest_as_damaged() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
     });
 }
 
@@ -387,7 +526,7 @@ fn spans_that_the_log_let_go_of_are_passed_and_counted_as_released() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red.snapshot().unmeasured, Unmeasured { damaged: 0, released: 2 });
+        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 0, released: 2 });
     });
 }
 
@@ -476,7 +615,7 @@ proptest! {
             }
             bench.settle().await;
             assert_eq!(bench.counted(), bench.committed());
-            assert_eq!(bench.red.snapshot().unmeasured, Unmeasured::default());
+            assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
         });
     }
 }

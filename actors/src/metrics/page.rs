@@ -61,6 +61,11 @@ impl Page {
         Self { started, families: BTreeMap::new(), left_out: 0 }
     }
 
+    /// When the daemon started, since the Unix epoch.
+    pub fn started(&self) -> Duration {
+        self.started
+    }
+
     /// A counter that began with the daemon.
     pub fn counter<const N: usize>(&mut self, family: &'static Counter<N>, labels: [&str; N], value: u64) {
         self.counter_since(family, labels, value, self.started);

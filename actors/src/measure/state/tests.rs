@@ -86,11 +86,11 @@ fn a_delta_with_other_bounds_is_left_to_the_log() {
 fn what_the_log_cannot_give_back_is_passed_and_counted() {
     let (bounds, mut state) = state(2);
     state.merge(0, &delta(&bounds, &["a"]), T0);
-    state.skip(2, 5, |unmeasured| &mut unmeasured.damaged);
+    state.skip(2, 5, T1, |unmeasured| &mut unmeasured.damaged);
     assert_eq!(state.position(), 1, "the span between is not passed over");
-    state.skip(0, 5, |unmeasured| &mut unmeasured.damaged);
-    state.skip(0, 3, |unmeasured| &mut unmeasured.damaged);
-    state.skip(5, 6, |unmeasured| &mut unmeasured.released);
+    state.skip(0, 5, T1, |unmeasured| &mut unmeasured.damaged);
+    state.skip(0, 3, T1, |unmeasured| &mut unmeasured.damaged);
+    state.skip(5, 6, T1, |unmeasured| &mut unmeasured.released);
     assert_eq!(state.snapshot().unmeasured, Unmeasured { damaged: 4, released: 1 });
     assert_eq!(state.position(), 6);
 }

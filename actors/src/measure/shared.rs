@@ -1,0 +1,158 @@
+//! The RED counters where the actor and the pages both reach them, and how they begin.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Bounds, Merge, RedDelta, RedSnapshot, RedState, Restoring, SERIES_MAX_DEFAULT, Unmeasured,
+    checkpoint::{self, Checkpoint},
+    continuity::Continuity,
+    state::unix_now,
+};
+use crate::log::{Durability, Ordinal, Restored, SpanLog};
+
+/// The RED counters where the actor, which may fail, and the pages both reach them.
+#[derive(Debug)]
+pub struct RedShared {
+    bounds: Arc<Bounds>,
+    schema: u64,
+    /// Nothing that happens under the lock can panic, which the lock would hide.
+    state: Mutex<RedState>,
+}
+
+impl RedShared {
+    /// No series yet, nothing counted before ordinal 0, and no checkpoints.
+    pub fn new(bounds: Bounds, series_max: usize) -> Self {
+        let bounds = Arc::new(bounds);
+        let state = RedState::new(Arc::clone(&bounds), series_max);
+        Self::with(bounds, series_max, state)
+    }
+
+    /// The counters as this log's last checkpoint has them, or new ones where it cannot be used; the log has just
+    /// been opened. Until what lies behind the checkpoint is counted too, the counters may be behind what was on a
+    /// page before (see [`RedSnapshot::restoring`]).
+    pub fn restore(bounds: Bounds, series_max: usize, log: &dyn SpanLog) -> Self {
+        let bounds = Arc::new(bounds);
+        let (end, now) = (log.end(), unix_now());
+        let durable = log.stats().durability != Durability::Memory;
+        let fresh = |position: Ordinal| {
+            let (created, continuity) = match durable {
+                true => (Some(now), Continuity::fresh(position, end, now)),
+                false => (None, Continuity::volatile(position)),
+            };
+            RedState::at(Arc::clone(&bounds), series_max, position, created, continuity)
+        };
+        let broken = |position: Ordinal, why: &str| {
+            tracing::warn!(position, why, "span metrics begin at 0");
+            fresh(position)
+        };
+        let state = match log.restored() {
+            Restored::Fresh(position) => fresh(position),
+            Restored::Broken { position, why } => broken(position, &why),
+            Restored::Checkpoint { position, bytes } => {
+                match Checkpoint::decode(&bytes, &bounds, series_max) {
+                    Ok(checkpoint) if checkpoint.position == position && position <= end => {
+                        let (series, behind) = (checkpoint.series.len(), end - position);
+                        tracing::info!(position, series, behind, "span metrics go on from their checkpoint");
+                        RedState::restored(Arc::clone(&bounds), series_max, checkpoint, end)
+                    }
+                    Ok(_) => broken(end, "checkpoint is of another position"),
+                    Err(error) => broken(end, &error.to_string()),
+                }
+            }
+        };
+        Self::with(bounds, series_max, state)
+    }
+
+    fn with(bounds: Arc<Bounds>, series_max: usize, state: RedState) -> Self {
+        let schema = checkpoint::schema(&bounds, series_max);
+        Self { bounds, schema, state: Mutex::new(state) }
+    }
+
+    /// The bounds, which every scratch shares.
+    pub fn bounds(&self) -> &Arc<Bounds> {
+        &self.bounds
+    }
+
+    /// Every span before this ordinal is counted.
+    pub fn position(&self) -> u64 {
+        self.state.lock().position()
+    }
+
+    /// The counters at this moment, as far as they may be shown: a series that is not in a checkpoint yet, while
+    /// one is on its way, is left out (see `continuity.rs`).
+    pub fn snapshot(&self) -> RedSnapshot {
+        let mut snapshot = self.state.lock().snapshot();
+        snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+        snapshot
+    }
+
+    /// What is wrong with the counters at this moment, a sentence each, for `/health`.
+    pub fn troubles(&self) -> Vec<String> {
+        let (restoring, error) = {
+            let state = self.state.lock();
+            (state.continuity.restoring(state.position()), state.continuity.error().cloned())
+        };
+        let restoring = restoring
+            .map(|Restoring { done, of }| format!("span metrics are being restored: {done} of {of} spans"));
+        let error = error.map(|error| format!("span metrics cannot be checkpointed: {error}"));
+        restoring.into_iter().chain(error).collect()
+    }
+
+    /// [`RedState::merge`] under the lock.
+    pub fn merge(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+        self.state.lock().merge(first, delta, now)
+    }
+
+    pub(super) fn merge_caught_up(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+        self.state.lock().merge_caught_up(first, delta, now)
+    }
+
+    pub(super) fn skip(&self, from: u64, to: u64, now: Duration, choose: fn(&mut Unmeasured) -> &mut u64) {
+        let anew = self.state.lock().skip(from, to, now, choose);
+        if anew {
+            let why = "the log cannot give back what was counted before";
+            tracing::warn!(position = to, why, "span metrics begin at 0");
+        }
+    }
+
+    /// Whether checkpoints are stored.
+    pub(super) fn is_durable(&self) -> bool {
+        self.state.lock().continuity.is_durable()
+    }
+
+    /// Whether a checkpoint of these counters is stored.
+    pub(super) fn is_stored(&self) -> bool {
+        self.state.lock().continuity.is_stored()
+    }
+
+    /// The position and bytes of a checkpoint that is about to be stored; `None` where it is stored already, or
+    /// none ever is. Every one but the last is to be [answered](Self::checkpointed).
+    pub(super) fn begin_checkpoint(&self, now: Duration) -> Option<(Ordinal, Bytes)> {
+        let checkpoint = self.state.lock().begin_checkpoint(now)?;
+        Some((checkpoint.position, checkpoint.encode(self.schema)))
+    }
+
+    /// The checkpoint is stored, or is not. Returns true where that is news: the first error, an error in other
+    /// words, or the first success after an error.
+    pub(super) fn checkpointed(&self, stored: &Result<(), String>) -> bool {
+        let error = stored.as_ref().err().cloned();
+        let before = {
+            let mut state = self.state.lock();
+            match stored {
+                Ok(()) => state.checkpoint_stored(),
+                Err(_) => state.continuity.failed(),
+            }
+            state.continuity.replace_error(error)
+        };
+        before.as_ref() != stored.as_ref().err()
+    }
+}
+
+impl Default for RedShared {
+    fn default() -> Self {
+        Self::new(Bounds::default(), SERIES_MAX_DEFAULT)
+    }
+}

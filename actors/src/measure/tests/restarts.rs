@@ -1,0 +1,515 @@
+//! What the counters are after the end of a process.
+
+use super::*;
+
+fn durable(yields: usize) -> Bench {
+    Bench::with(yields, Durability::Process, 10_000)
+}
+
+/// Timers are as exact as this.
+const TICK: Duration = Duration::from_millis(1);
+
+impl Bench {
+    /// Lets a checkpoint's time come, and it be stored.
+    async fn interval(&self) {
+        tokio::time::advance(INTERVAL + TICK).await;
+        self.let_run().await;
+    }
+
+    /// Lets the actor look once.
+    async fn look(&self) {
+        tokio::time::advance(LOOK_INTERVAL + TICK).await;
+        self.let_run().await;
+    }
+
+    /// Names, counts and beginnings of the series on the page; `None` while it has none of them.
+    fn page(&self) -> Option<BTreeMap<String, (u64, Duration)>> {
+        let snapshot = self.red().snapshot();
+        let series = snapshot.series.iter().map(|it| (it.name.to_string(), &it.counts));
+        let overflow = snapshot.overflow.iter().map(|counts| (OVERFLOW.to_owned(), counts));
+        let page = series.chain(overflow).map(|(name, counts)| (name, (counts.count, counts.created)));
+        snapshot.restoring.is_none().then(|| page.collect())
+    }
+
+    /// What a plain reference counts.
+    fn reference(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for name in self.names.borrow().iter() {
+            let series = counts.keys().filter(|name| *name != OVERFLOW).count();
+            let fits = counts.contains_key(name) || series < self.series_max;
+            *counts.entry(if fits { name.clone() } else { OVERFLOW.to_owned() }).or_default() += 1;
+        }
+        counts
+    }
+
+    fn asked(&self) -> usize {
+        self.log.disk.lock().asked
+    }
+}
+
+const OVERFLOW: &str = "(overflow)";
+
+fn counts(page: &BTreeMap<String, (u64, Duration)>) -> BTreeMap<String, u64> {
+    page.iter().map(|(name, (count, _))| (name.clone(), *count)).collect()
+}
+
+#[test]
+fn the_first_checkpoint_is_stored_before_the_first_span_and_then_only_if_something_was_counted() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        assert_eq!((bench.log.stored_at(), bench.asked()), (Some(0), 1));
+        bench.interval().await;
+        assert_eq!(bench.asked(), 1, "nothing was counted");
+        let message = bench.commit(&names(&["a", "b"]));
+        bench.tell(message).await;
+        assert_eq!(bench.log.stored_at(), Some(0));
+        bench.interval().await;
+        assert_eq!((bench.log.stored_at(), bench.asked()), (Some(2), 2));
+        bench.interval().await;
+        assert_eq!(bench.asked(), 2);
+        assert_eq!(bench.red().snapshot().checkpoints, 2);
+    });
+}
+
+#[test]
+fn a_log_in_memory_gets_no_checkpoint() {
+    run(async {
+        let bench = Bench::new(0);
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        bench.interval().await;
+        assert_eq!(bench.asked(), 0);
+        assert!(bench.red().begin_checkpoint(Duration::ZERO).is_none());
+        assert_eq!(bench.page().unwrap().len(), 1);
+        assert_eq!(bench.red().snapshot().created, None, "with the process");
+    });
+}
+
+#[test]
+fn counters_go_on_from_the_checkpoint_and_what_the_log_has_behind_it() {
+    run(async {
+        let bench = durable(2);
+        bench.let_run().await;
+        let message = bench.commit(&names(&["a", "b", "a"]));
+        bench.tell(message).await;
+        bench.interval().await;
+        let message = bench.commit(&names(&["a", "c"]));
+        bench.tell(message).await;
+        let before = bench.page().unwrap();
+        assert_eq!(counts(&before), bench.reference());
+
+        bench.restart().await;
+        assert_eq!(bench.red().position(), 3);
+        assert_eq!(bench.page(), None, "the counters are behind what was shown");
+        let health = bench.red().troubles();
+        assert_eq!(health, ["span metrics are being restored: 0 of 2 spans"]);
+        bench.settle().await;
+        assert_eq!(bench.page().unwrap(), before, "beginnings included");
+        assert_eq!(bench.red().troubles(), [""; 0]);
+        assert_eq!(bench.red().snapshot().caught_up, 2);
+
+        drop(bench.commit(&names(&["lost"])));
+        bench.crash().await;
+        bench.settle().await;
+        assert_eq!(bench.red().snapshot().restoring, None, "only what the process began with is waited for");
+        assert_eq!(counts(&bench.page().unwrap()), bench.reference());
+    });
+}
+
+#[test]
+fn the_page_leaves_counters_out_while_they_are_behind() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        let families = |bench: &Bench| {
+            let mut page = crate::metrics::Page::new(Duration::ZERO);
+            collect(&bench.red().snapshot(), &mut page);
+            let page = page.finish(&crate::metrics::LeftOut::default());
+            let names = page.iter().map(|family| family.open_name.clone());
+            names.filter(|name| !name.starts_with("nyx_page")).collect::<Vec<_>>()
+        };
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        let gauges = [
+            "nyx_measure_checkpoint_errors",
+            "nyx_measure_checkpoints",
+            "nyx_measure_max_series",
+            "nyx_measure_position_ordinal",
+            "nyx_measure_series",
+        ];
+        let counters = [
+            "nyx_measure_caught_up_spans",
+            "nyx_measure_unmeasured_spans",
+            "nyx_span_count",
+            "nyx_span_duration_seconds",
+            "nyx_span_errors",
+        ];
+        let mut all = [gauges, counters].concat();
+        all.sort_unstable();
+        assert_eq!(families(&bench), all);
+        bench.restart().await;
+        assert_eq!(families(&bench), gauges);
+        bench.settle().await;
+        assert_eq!(families(&bench), all);
+    });
+}
+
+#[test]
+fn a_checkpoint_with_other_bounds_is_not_used_and_counting_begins_at_the_logs_end() {
+    run(async {
+        let bench = durable(0);
+        let message = bench.commit(&names(&["a", "b"]));
+        bench.tell(message).await;
+        let before = bench.red().snapshot().created.unwrap();
+        bench.restart_with(Bounds::new(&[Duration::from_secs(1)]).unwrap()).await;
+        assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
+        assert!(bench.red().snapshot().created.unwrap() > before);
+        bench.let_run().await;
+        assert_eq!(bench.log.stored_at(), Some(2), "the next process goes on from here");
+        assert_eq!(bench.red().troubles(), [""; 0]);
+    });
+}
+
+#[test]
+fn counting_begins_where_the_log_says_if_it_cannot_prove_continuity() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        drop(bench.commit(&names(&["a", "b"])));
+        let why = "the machine went down".to_owned();
+        bench.log.disk.lock().broken = Some(Restored::Broken { position: 2, why });
+        bench.restart().await;
+        assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
+
+        // As is a checkpoint that does not decode, or is of another position.
+        let (position, bytes) = bench.log.disk.lock().stored.clone().unwrap();
+        for (position, bytes) in [(position, bytes.slice(..bytes.len() - 1)), (position + 1, bytes)] {
+            bench.log.disk.lock().broken = Some(Restored::Checkpoint { position, bytes });
+            bench.restart().await;
+            assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
+        }
+    });
+}
+
+#[test]
+fn counters_begin_anew_where_the_log_cannot_give_back_what_was_counted_before() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        let message = bench.commit(&names(&["a", "a", "b"]));
+        bench.tell(message).await;
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        let before = bench.page().unwrap();
+        bench.log.disk.lock().damaged = Some((0, 3));
+        bench.restart().await;
+        bench.let_run().await;
+        bench.interval().await;
+        let after = bench.page().unwrap();
+        assert_eq!(counts(&after), BTreeMap::from([("a".to_owned(), 1)]));
+        assert!(after["a"].1 > before["a"].1, "it is another series by its beginning");
+        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
+        assert_eq!(bench.log.stored_at(), Some(4));
+    });
+}
+
+#[test]
+fn a_series_that_begins_while_a_checkpoint_is_on_its_way_is_shown_when_it_is_stored_or_is_not() {
+    for result in [Ok(()), Err("no space left on device".to_owned())] {
+        run(async move {
+            let bench = durable(0);
+            bench.let_run().await;
+            let message = bench.commit(&names(&["old"]));
+            bench.tell(message).await;
+            let began = bench.page().unwrap()["old"].1;
+            bench.log.disk.lock().hold = true;
+            bench.interval().await;
+            let message = bench.commit(&names(&["new", "old"]));
+            bench.tell(message).await;
+            assert_eq!(counts(&bench.page().unwrap()), BTreeMap::from([("old".to_owned(), 2)]));
+            bench.log.release(result.clone());
+            bench.let_run().await;
+            let page = bench.page().unwrap();
+            assert_eq!(page["old"], (2, began));
+            assert_eq!(page["new"].1 > began, result.is_ok(), "with the last checkpoint without it");
+            bench.restart().await;
+            bench.settle().await;
+            assert_eq!(bench.page().unwrap(), page);
+        });
+    }
+}
+
+#[test]
+fn one_checkpoint_is_on_its_way_at_a_time() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        bench.log.disk.lock().hold = true;
+        for _ in 0..3 {
+            let message = bench.commit(&names(&["a"]));
+            bench.tell(message).await;
+            bench.interval().await;
+        }
+        assert_eq!((bench.asked(), bench.log.disk.lock().held.len()), (2, 1));
+        bench.log.release(Ok(()));
+        bench.let_run().await;
+        bench.interval().await;
+        bench.log.release(Ok(()));
+        assert_eq!(bench.log.stored_at(), Some(3));
+    });
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_stored_is_told_until_one_is() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        bench.log.disk.lock().fail = Some("no space left on device");
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        for errors in 1..=2 {
+            bench.interval().await;
+            let snapshot = bench.red().snapshot();
+            assert_eq!((snapshot.checkpoints, snapshot.checkpoint_errors), (1, errors));
+        }
+        let health = ["span metrics cannot be checkpointed: no space left on device"];
+        assert_eq!(bench.red().troubles(), health);
+        assert_eq!(bench.log.stored_at(), Some(0));
+        bench.log.disk.lock().fail = None;
+        bench.interval().await;
+        assert_eq!(bench.red().troubles(), [""; 0]);
+        assert_eq!(bench.log.stored_at(), Some(1));
+    });
+}
+
+#[test]
+fn an_error_is_news_once_for_each_text_and_so_is_its_end() {
+    let red = {
+        let config = MemoryLogConfig { max_bytes: 1, destinations: 0, measured: true };
+        let log = SlowLog {
+            log: MemoryLog::new(config),
+            durability: Durability::Power,
+            yields: 0,
+            positions: Mutex::default(),
+            disk: Mutex::default(),
+            stats: Mutex::default(),
+        };
+        RedShared::restore(Bounds::default(), 1, &log)
+    };
+    let news = |result: Result<(), &str>| red.checkpointed(&result.map_err(str::to_owned));
+    let results = [Ok(()), Err("a"), Err("a"), Err("b"), Ok(()), Ok(())];
+    assert_eq!(results.map(news), [false, true, false, true, true, false]);
+}
+
+#[test]
+fn a_log_that_is_more_than_half_full_gets_a_checkpoint_at_the_next_look() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        let stats = bench.log.log.stats();
+        *bench.log.stats.lock() = Some(LogStats { bytes: 50, max_bytes: 100, ..stats });
+        bench.look().await;
+        assert_eq!(bench.log.stored_at(), Some(0));
+        *bench.log.stats.lock() = Some(LogStats { bytes: 51, max_bytes: 100, ..stats });
+        bench.look().await;
+        assert_eq!(bench.log.stored_at(), Some(1));
+        bench.look().await;
+        assert_eq!(bench.asked(), 2, "nothing was counted since");
+    });
+}
+
+impl Bench {
+    /// Stops the actor as its supervisor does; returns how long it took.
+    async fn leave(&self) -> Duration {
+        let actor = self.actor.borrow().clone();
+        let before = Instant::now();
+        actor.send(Leave).await.unwrap();
+        for _ in 0..10_000 {
+            if !actor.connected() {
+                return before.elapsed();
+            }
+            tokio::task::yield_now().await;
+            if self.log.disk.lock().hold || self.log.disk.lock().damaged.is_some() {
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+        }
+        panic!("it does not stop");
+    }
+}
+
+#[test]
+fn an_actor_that_stops_counts_what_the_log_has_and_stores_it() {
+    run(async {
+        let bench = durable(2);
+        bench.let_run().await;
+        let thousand = vec!["a".to_owned(); 1_000];
+        for _ in 0..20 {
+            drop(bench.commit(&thousand));
+        }
+        bench.leave().await;
+        assert_eq!((bench.red().position(), bench.log.stored_at()), (20_000, Some(20_000)));
+
+        let bench = Bench::new(0);
+        drop(bench.commit(&thousand));
+        bench.leave().await;
+        assert_eq!(bench.red().position(), 1_000, "in memory too");
+    });
+}
+
+#[test]
+fn an_actor_that_stops_waits_for_the_checkpoint_on_its_way_and_stores_the_last_one() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        bench.log.disk.lock().hold = true;
+        let message = bench.commit(&names(&["a"]));
+        bench.tell(message).await;
+        bench.interval().await;
+        let message = bench.commit(&names(&["b"]));
+        bench.tell(message).await;
+        let actor = bench.actor.borrow().clone();
+        actor.send(Leave).await.unwrap();
+        bench.let_run().await;
+        bench.log.release(Ok(()));
+        bench.let_run().await;
+        assert!(actor.connected() && bench.log.stored_at() == Some(1));
+        bench.log.release(Ok(()));
+        bench.let_run().await;
+        assert!(!actor.connected());
+        assert_eq!(bench.log.stored_at(), Some(2));
+    });
+}
+
+#[test]
+fn an_actor_that_stops_does_not_try_again_what_fails() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        bench.log.disk.lock().fail = Some("no space left on device");
+        drop(bench.commit(&names(&["a"])));
+        assert_eq!(bench.leave().await, Duration::ZERO);
+        assert_eq!((bench.asked(), bench.log.stored_at()), (2, Some(0)));
+    });
+}
+
+#[test]
+fn an_actor_that_stops_gives_up_when_its_time_is_over() {
+    run(async {
+        let bench = durable(0);
+        bench.let_run().await;
+        bench.log.disk.lock().hold = true;
+        drop(bench.commit(&names(&["a"])));
+        let took = bench.leave().await;
+        assert!(took >= STOP_MAX && took <= STOP_MAX + Duration::from_millis(10), "{took:?}");
+    });
+}
+
+#[test]
+fn a_first_checkpoint_that_takes_long_is_not_waited_for_and_shows_nothing_before() {
+    run(async {
+        let bench = durable(0);
+        bench.log.disk.lock().hold = true;
+        let actor = bench.actor.borrow().clone();
+        let message = bench.commit(&names(&["a"]));
+        let told = actor.send(message);
+        let before = Instant::now();
+        told.await.unwrap();
+        assert!(before.elapsed() >= FIRST_CHECKPOINT_WAIT);
+        assert_eq!((bench.red().position(), bench.page()), (1, Some(BTreeMap::new())));
+        bench.log.release(Ok(()));
+        bench.let_run().await;
+        assert_eq!(counts(&bench.page().unwrap()), bench.reference());
+    });
+}
+
+/// What may happen between two looks at the page.
+#[derive(Debug, Clone)]
+enum Fate {
+    /// As in one process.
+    Act(Act),
+    /// A checkpoint's time comes.
+    Interval,
+    /// Checkpoints are to wait, or not any longer.
+    Hold(bool),
+    /// The checkpoint that waits is stored, or is not.
+    Release(bool),
+    /// Checkpoints are to fail, or not any longer.
+    Fail(bool),
+    /// The process ends, after so many of the checkpoints on their way were stored.
+    Restart(usize),
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        8 => act().prop_map(Fate::Act),
+        3 => Just(Fate::Interval),
+        1 => any::<bool>().prop_map(Fate::Hold),
+        2 => any::<bool>().prop_map(Fate::Release),
+        1 => any::<bool>().prop_map(Fate::Fail),
+        2 => (0usize..3).prop_map(Fate::Restart),
+    ]
+}
+
+async fn meet(bench: &Bench, waiting: &mut Vec<SpansMeasured>, fate: Fate) {
+    match fate {
+        Fate::Act(act) => perform(bench, waiting, act).await,
+        Fate::Interval => bench.interval().await,
+        Fate::Hold(hold) => bench.log.disk.lock().hold = hold,
+        Fate::Release(stored) => {
+            bench.log.release(if stored { Ok(()) } else { Err("released to fail".to_owned()) });
+        }
+        Fate::Fail(fail) => bench.log.disk.lock().fail = fail.then_some("told to fail"),
+        Fate::Restart(stored) => {
+            waiting.clear();
+            for _ in 0..stored {
+                bench.log.release(Ok(()));
+            }
+            bench.log.disk.lock().held.clear();
+            bench.restart().await;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_counter_goes_back_and_nothing_counts_twice_whatever_ends_the_process(
+        fates in prop::collection::vec(fate(), 0..60),
+        yields in 0usize..4,
+        series_max in 1usize..6,
+    ) {
+        run(async move {
+            let bench = Bench::with(yields, Durability::Process, series_max);
+            bench.let_run().await;
+            let mut waiting = Vec::new();
+            let mut shown: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
+            let look = |shown: &mut BTreeMap<String, (u64, Duration)>| {
+                let Some(page) = bench.page() else { return };
+                for (name, (count, created)) in shown.iter() {
+                    let (now, began) = page[name];
+                    assert!(now >= *count && began == *created, "{name}: {count} {created:?}, {now} {began:?}");
+                }
+                let reference = bench.reference();
+                page.iter().for_each(|(name, (count, _))| assert!(reference[name] >= *count, "{name} {count}"));
+                *shown = page;
+            };
+            for fate in fates {
+                meet(&bench, &mut waiting, fate).await;
+                look(&mut shown);
+            }
+            let stored = bench.log.disk.lock().stored.take();
+            *bench.log.disk.lock() = Disk { stored, ..Disk::default() };
+            bench.restart().await;
+            bench.settle().await;
+            bench.interval().await;
+            look(&mut shown);
+            assert_eq!(counts(&shown), bench.reference());
+            assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
+            assert_eq!(bench.log.stored_at(), Some(bench.log.end()));
+        });
+    }
+}
