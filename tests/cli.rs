@@ -36,11 +36,12 @@ fn a_valid_configuration_is_called_valid() {
 
 #[test]
 fn a_bad_configuration_exits_78_with_every_problem_on_its_line() {
-    let path = file("bad.toml", b"log.durability = \"power\"\nlog.size = 1");
+    let path = file("bad.toml", b"log.durability = \"disk\"\nlog.size = 1");
     let expected = format!(
         "nyx-daemon: the configuration is not valid\n  \
-         log.durability is \"power\" (file {path}): known, but not part of this version: must be \"memory\"\n  \
-         log.size (file {path}): unknown key: [log] has durability, memory_max_bytes, dir\n  \
+         log.durability is \"disk\" (file {path}): must be \"memory\", \"process\" or \"power\"\n  \
+         log.size (file {path}): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
+         min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes\n  \
          runtime.io_threads is \"x\" (variable NYX__RUNTIME__IO_THREADS): must be a whole number from 0 to 256\n"
     );
     for command in ["validate", "run"] {

@@ -241,13 +241,13 @@ pub(super) fn number(range: RangeInclusive<f64>) -> impl FnOnce(&Value) -> Resul
 }
 
 /// A size in bytes: a whole number, or a text such as `64MiB`.
-pub(super) fn bytes(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Result<usize, String> {
+pub(super) fn bytes<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Result<T, String>
+where
+    T: TryFrom<i128> + PartialOrd + Display,
+{
     move |value| {
-        let size = match integer_of(value) {
-            Some(n) => usize::try_from(n).ok(),
-            None => text_of(value).and_then(size),
-        };
-        size.filter(|n| range.contains(n)).ok_or_else(|| {
+        let size = integer_of(value).or_else(|| text_of(value).and_then(size));
+        size.and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n)).ok_or_else(|| {
             format!(
                 "must be a size from {} to {} bytes, such as 65536 or \"64KiB\"",
                 range.start(),
@@ -257,16 +257,17 @@ pub(super) fn bytes(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Resu
     }
 }
 
-fn size(text: &str) -> Option<usize> {
+fn size(text: &str) -> Option<i128> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let factor: usize = match unit.trim_start() {
+    let factor: i128 = match unit.trim_start() {
         "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         _ => return None,
     };
-    number.parse::<usize>().ok()?.checked_mul(factor)
+    number.parse::<i128>().ok()?.checked_mul(factor)
 }
 
 /// A duration with a unit.

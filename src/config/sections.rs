@@ -8,7 +8,10 @@ use config::{Map, Value};
 use nyx_telemetry::{
     accept::{AddressError, ListenAddr},
     export::{Backoff, DestinationConfig, Endpoint},
-    log::Durability,
+    log::{
+        Durability,
+        segments::{StartAt, WhenFull},
+    },
 };
 use tracing::level_filters::LevelFilter;
 
@@ -22,6 +25,7 @@ use super::{
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+const TIB: u64 = 1 << 40;
 
 /// What a destination's keys mean under `[telemetry]`, which describes this one.
 const DEFAULT_DESTINATION: &str = "default";
@@ -59,15 +63,24 @@ pub(super) fn whole_config(
     };
     // A request that does not fit would be refused for good, each time its sender comes back.
     let request = config.ingest.max_request_bytes;
-    for (key, limit) in [
-        ("ingest.max_in_flight_bytes", config.ingest.max_in_flight_bytes),
-        ("log.memory_max_bytes", config.log.memory_max_bytes),
-    ] {
-        if request > limit {
+    let Log { durability, max_bytes, segment_bytes, .. } = config.log;
+    let of_the_log = match durability {
+        Durability::Memory => ("log.memory_max_bytes", config.log.memory_max_bytes as u64),
+        Durability::Process | Durability::Power => ("log.max_bytes", max_bytes),
+    };
+    for (key, limit) in [("ingest.max_in_flight_bytes", config.ingest.max_in_flight_bytes as u64), of_the_log]
+    {
+        if request as u64 > limit {
             problems.note(format!(
                 "ingest.max_request_bytes is {request}: must not be above {key}, which is {limit}"
             ));
         }
+    }
+    // Room is made by the segment.
+    if durability != Durability::Memory && segment_bytes > max_bytes / 4 {
+        problems.note(format!(
+            "log.segment_bytes is {segment_bytes}: must not be above a quarter of log.max_bytes, which is {max_bytes}"
+        ));
     }
     Ok(config)
 }
@@ -144,22 +157,43 @@ fn http_listen(text: &str) -> Result<(), String> {
 
 fn log(mut table: Table<'_>, environment: &Environment) -> Read<Log> {
     let durability = table.get("durability", parsed(durability));
-    let memory_max_bytes = table.get("memory_max_bytes", bytes(MIB..=64 * GIB));
     let dir = table.get("dir", text(0..=4095));
+    let lock_timeout = table.get("lock_timeout", duration(ms(0, HOUR_MS)));
+    let max_bytes = table.get("max_bytes", bytes(16 * MIB as u64..=16 * TIB));
+    let when_full = table.get("when_full", parsed(when_full));
+    let min_free_bytes = table.get("min_free_bytes", bytes(0..=16 * TIB));
+    let segment_bytes = table.get("segment_bytes", bytes(64 * KIB as u64..=GIB as u64));
+    let checkpoint_interval = table.get("checkpoint_interval", duration(ms(10, HOUR_MS)));
+    let memory_max_bytes = table.get("memory_max_bytes", bytes(MIB..=64 * GIB));
     table.finish();
     let dir = dir?;
     Ok(Log {
         durability: durability?,
-        memory_max_bytes: memory_max_bytes?,
         dir: if dir.is_empty() { environment.state_dir() } else { PathBuf::from(dir) },
+        lock_timeout: lock_timeout?,
+        max_bytes: max_bytes?,
+        when_full: when_full?,
+        min_free_bytes: min_free_bytes?,
+        segment_bytes: segment_bytes?,
+        checkpoint_interval: checkpoint_interval?,
+        memory_max_bytes: memory_max_bytes?,
     })
 }
 
 fn durability(text: &str) -> Result<Durability, String> {
     match text {
         "memory" => Ok(Durability::Memory),
-        "process" | "power" => Err("known, but not part of this version: must be \"memory\"".into()),
-        _ => Err("must be \"memory\"".into()),
+        "process" => Ok(Durability::Process),
+        "power" => Ok(Durability::Power),
+        _ => Err("must be \"memory\", \"process\" or \"power\"".into()),
+    }
+}
+
+fn when_full(text: &str) -> Result<WhenFull, String> {
+    match text {
+        "refuse" => Ok(WhenFull::Refuse),
+        "drop_oldest" => Ok(WhenFull::DropOldest),
+        _ => Err("must be \"refuse\" or \"drop_oldest\"".into()),
     }
 }
 
@@ -226,6 +260,7 @@ fn destination(
     place: Read<(Endpoint, f64)>,
 ) -> Read<DestinationConfig> {
     table.fill(defaults);
+    let start = table.get("start", parsed(start));
     let timeout = table.get("timeout", duration(DestinationConfig::TIMEOUT));
     let headers = headers::read(&mut table);
     let gzip = table.get("compression", parsed(gzip));
@@ -236,6 +271,7 @@ fn destination(
     let (endpoint, sampling_rate) = place?;
     let (batch, retry) = (batch?, retry?);
     Ok(DestinationConfig {
+        start: start?,
         timeout: timeout?,
         headers: headers?,
         gzip: gzip?,
@@ -250,6 +286,14 @@ fn destination(
         max_elapsed: retry.max_elapsed,
         ..DestinationConfig::new(&name, &endpoint.to_string())
     })
+}
+
+fn start(text: &str) -> Result<StartAt, String> {
+    match text {
+        "end" => Ok(StartAt::End),
+        "beginning" => Ok(StartAt::Beginning),
+        _ => Err("must be \"end\" or \"beginning\"".into()),
+    }
 }
 
 fn gzip(text: &str) -> Result<bool, String> {
@@ -315,8 +359,9 @@ fn runtime(mut table: Table<'_>) -> Read<Runtime> {
 
 fn shutdown(mut table: Table<'_>) -> Read<Shutdown> {
     let timeout = table.get("timeout", duration(ms(10, HOUR_MS)));
+    let grace = table.get("grace", duration(ms(0, HOUR_MS)));
     table.finish();
-    Ok(Shutdown { timeout: timeout? })
+    Ok(Shutdown { timeout: timeout?, grace: grace? })
 }
 
 fn tracing(mut table: Table<'_>) -> Read<Tracing> {

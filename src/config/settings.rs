@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use nyx_telemetry::{
     accept::ListenAddr,
     export::{DestinationConfig, Endpoint},
-    log::Durability,
+    log::{Durability, segments::WhenFull},
 };
 use tracing::level_filters::LevelFilter;
 
@@ -57,7 +57,7 @@ pub struct Ingest {
     /// 64 GiB.
     pub max_in_flight_bytes: usize,
     /// Bytes of one request after unpacking. Default 64 MiB; 1 KiB to 1 GiB, and neither above
-    /// [`Ingest::max_in_flight_bytes`] nor above [`Log::memory_max_bytes`].
+    /// [`Ingest::max_in_flight_bytes`] nor above [`Log::max_bytes`], or in memory [`Log::memory_max_bytes`].
     pub max_request_bytes: usize,
     /// Connections open at a time, over all doors. Default 10,000; 1 to 1,000,000.
     pub max_connections: usize,
@@ -88,13 +88,26 @@ pub struct InProcess {
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// What an acknowledged span survives. Default `memory`.
+    /// What an acknowledged span survives. Default `process`.
     pub durability: Durability,
-    /// Bytes of spans held in memory. Default 256 MiB; 1 MiB to 64 GiB.
-    pub memory_max_bytes: usize,
     /// The folder of the log's files, resolved: `$STATE_DIRECTORY`, else `/var/lib/nyx` for root, else
-    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`. Not used yet: the form in memory writes nothing.
+    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`.
     pub dir: PathBuf,
+    /// How long a start waits for another process to let go of the folder. Default 30 s; 0 to 1 h.
+    pub lock_timeout: Duration,
+    /// Bytes of all segment files. Default 10 GiB; 16 MiB to 16 TiB.
+    pub max_bytes: u64,
+    /// What happens beyond them. Default `refuse`.
+    pub when_full: WhenFull,
+    /// Bytes of the file system that the log leaves free. Default 256 MiB; 0 to 16 TiB.
+    pub min_free_bytes: u64,
+    /// A segment that has so many bytes gets no further group. Default 64 MiB; 64 KiB to 1 GiB, and not above a
+    /// quarter of [`Log::max_bytes`].
+    pub segment_bytes: u64,
+    /// How often the span metrics are checkpointed. Default 5 s; 10 ms to 1 h.
+    pub checkpoint_interval: Duration,
+    /// Bytes of spans held with the durability `memory`. Default 256 MiB; 1 MiB to 64 GiB.
+    pub memory_max_bytes: usize,
 }
 
 /// `[runtime]`.
@@ -108,8 +121,11 @@ pub struct Runtime {
 /// `[shutdown]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long an ordered stop may take. Default 30 s; 10 ms to 1 h.
+    /// How long an ordered stop may take, behind the grace. Default 30 s; 10 ms to 1 h.
     pub timeout: Duration,
+    /// How long requests are still taken after the signal, while `/readyz` says that no more should come. Default
+    /// 1 s; 0, which is off, to 1 h.
+    pub grace: Duration,
 }
 
 /// `[tracing]`.

@@ -12,7 +12,7 @@ use super::{
     headers::{HeaderProblem, headers},
     state::Settings,
 };
-use crate::address::Endpoint;
+use crate::{address::Endpoint, log::segments::StartAt};
 
 /// A destination as it is configured. The defaults are those of `config/default.toml`, the ranges the associated
 /// constants.
@@ -28,6 +28,8 @@ pub struct DestinationConfig {
     pub headers: Vec<(String, String)>,
     /// Whether requests are compressed with gzip; false.
     pub gzip: bool,
+    /// Where it begins in a log that outlives the process and does not know it yet; [`StartAt::End`].
+    pub start: StartAt,
     /// The share of the traces that this destination gets, from 0 to 1; 1.
     pub sampling_rate: f64,
     /// A batch goes out at once when this many spans wait; 512, from 1 to `max_batch_spans`.
@@ -133,6 +135,7 @@ impl DestinationConfig {
             timeout: Duration::from_secs(10),
             headers: vec![],
             gzip: false,
+            start: StartAt::End,
             sampling_rate: 1.0,
             min_batch_spans: 512,
             max_batch_spans: 8192,

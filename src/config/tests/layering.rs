@@ -2,7 +2,10 @@ use std::{path::Path, time::Duration};
 
 use nyx_telemetry::{
     export::{DestinationConfig, Endpoint},
-    log::Durability,
+    log::{
+        Durability,
+        segments::{SegmentLogConfig, StartAt, WhenFull},
+    },
     tree::{LogForm, TreeConfig},
 };
 use tracing::level_filters::LevelFilter;
@@ -42,13 +45,19 @@ fn without_files_and_variables_everything_has_its_default() {
             in_process: InProcess { max_bytes: 8 << 20 },
         },
         log: Log {
-            durability: Durability::Memory,
-            memory_max_bytes: 268_435_456,
+            durability: Durability::Process,
             dir: "/home/me/.local/state/nyx".into(),
+            lock_timeout: Duration::from_secs(30),
+            max_bytes: 10 << 30,
+            when_full: WhenFull::Refuse,
+            min_free_bytes: 256 << 20,
+            segment_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(5),
+            memory_max_bytes: 268_435_456,
         },
         export: vec![default_destination()],
         runtime: Runtime { io_threads: 0 },
-        shutdown: Shutdown { timeout: Duration::from_secs(30) },
+        shutdown: Shutdown { timeout: Duration::from_secs(30), grace: Duration::from_secs(1) },
         tracing: Tracing { level: LevelFilter::INFO, format: LogFormat::Auto },
     };
     assert_eq!(loaded(&[], &[]), expected);
@@ -61,6 +70,15 @@ fn the_defaults_that_the_library_has_too_are_the_same() {
     assert_eq!(config.telemetry.prometheus_enabled, tree.measure);
     let LogForm::Memory { max_bytes } = tree.log else { panic!("the library's default is memory") };
     assert_eq!(config.log.memory_max_bytes, max_bytes);
+    let log = SegmentLogConfig::new("/nowhere");
+    assert_eq!(
+        (config.log.durability, config.log.max_bytes, config.log.when_full),
+        (log.durability, log.max_bytes, log.when_full)
+    );
+    assert_eq!(
+        (config.log.min_free_bytes, config.log.segment_bytes),
+        (log.min_free_bytes, log.segment_bytes)
+    );
     assert_eq!(config.runtime.io_threads, tree.io_threads);
     assert_eq!(config.ingest.in_process.max_bytes, tree.in_process_max_bytes);
     assert_eq!(config.ingest.max_connections, tree.max_connections);
@@ -118,6 +136,15 @@ fn variables_are_read_as_what_their_key_is() {
             ("NYX__INGEST__MAX_REQUEST_BYTES", "1MiB"),
             ("NYX__LOG__MEMORY_MAX_BYTES", "2097152"),
             ("NYX__LOG__DIR", "true"),
+            ("NYX__LOG__DURABILITY", "power"),
+            ("NYX__LOG__LOCK_TIMEOUT", "0s"),
+            ("NYX__LOG__MAX_BYTES", "1TiB"),
+            ("NYX__LOG__WHEN_FULL", "drop_oldest"),
+            ("NYX__LOG__MIN_FREE_BYTES", "0"),
+            ("NYX__LOG__SEGMENT_BYTES", "64KiB"),
+            ("NYX__LOG__CHECKPOINT_INTERVAL", "10ms"),
+            ("NYX__SHUTDOWN__GRACE", "0s"),
+            ("NYX__EXPORT__DEFAULT__START", "beginning"),
             ("NYX__SHUTDOWN__TIMEOUT", "1m 30s"),
             ("NYX__EXPORT__DEFAULT__BATCH__MIN_SPANS", "1"),
             ("NYX__EXPORT__DEFAULT__HEADERS", "authorization=Bearer%20a%2Cb, x-scope=1e5"),
@@ -127,9 +154,22 @@ fn variables_are_read_as_what_their_key_is() {
     assert_eq!(config.telemetry.otlp_sampling_rate, 0.25);
     assert!(!config.telemetry.prometheus_enabled);
     assert_eq!(config.ingest.max_request_bytes, 1 << 20);
-    assert_eq!(config.log.memory_max_bytes, 2 << 20);
-    assert_eq!(config.log.dir, Path::new("true"));
-    assert_eq!(config.shutdown.timeout, Duration::from_secs(90));
+    assert_eq!(
+        config.log,
+        Log {
+            durability: Durability::Power,
+            dir: "true".into(),
+            lock_timeout: Duration::ZERO,
+            max_bytes: 1 << 40,
+            when_full: WhenFull::DropOldest,
+            min_free_bytes: 0,
+            segment_bytes: 64 << 10,
+            checkpoint_interval: Duration::from_millis(10),
+            memory_max_bytes: 2 << 20,
+        }
+    );
+    assert_eq!(config.shutdown, Shutdown { timeout: Duration::from_secs(90), grace: Duration::ZERO });
+    assert_eq!(config.export[0].start, StartAt::Beginning);
     assert_eq!(config.export[0].min_batch_spans, 1);
     assert_eq!(
         config.export[0].headers,
@@ -160,6 +200,7 @@ fn further_destinations_have_the_built_in_defaults_and_come_by_name() {
         [export.archive]
         endpoint = \"http://archive:4317\"
         sampling_rate = 0
+        start = \"beginning\"
         retry.max_retries = 3
         retry.max_elapsed = \"1h\"
         "],
@@ -172,6 +213,7 @@ fn further_destinations_have_the_built_in_defaults_and_come_by_name() {
             DestinationConfig { timeout: Duration::from_secs(1), sampling_rate: 0.5, ..default },
             DestinationConfig {
                 sampling_rate: 0.0,
+                start: StartAt::Beginning,
                 gzip: true,
                 max_retries: Some(3),
                 max_elapsed: Some(Duration::from_secs(3_600)),

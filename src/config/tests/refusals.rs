@@ -51,11 +51,18 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
             "the OTLP/HTTP door is not part of this version: must be empty".into(),
         ),
         ("ingest.in_process.max_bytes", "1", size("65536", "1073741824")),
-        ("log.durability", "\"process\"", "known, but not part of this version: must be \"memory\"".into()),
-        ("log.durability", "\"power\"", "known, but not part of this version: must be \"memory\"".into()),
-        ("log.durability", "\"disk\"", "must be \"memory\"".into()),
-        ("log.memory_max_bytes", "1.5", size("1048576", "68719476736")),
+        ("log.durability", "\"disk\"", "must be \"memory\", \"process\" or \"power\"".into()),
         ("log.dir", "false", "must be a text of 0 to 4095 bytes".into()),
+        ("log.lock_timeout", "\"2h\"", "must be a duration from 0s to 1h, such as \"10s\"".into()),
+        ("log.max_bytes", "\"15MiB\"", size("16777216", "17592186044416")),
+        ("log.max_bytes", "\"17TiB\"", size("16777216", "17592186044416")),
+        ("log.when_full", "\"drop\"", "must be \"refuse\" or \"drop_oldest\"".into()),
+        ("log.min_free_bytes", "-1", size("0", "17592186044416")),
+        ("log.segment_bytes", "65535", size("65536", "1073741824")),
+        ("log.segment_bytes", "\"2GiB\"", size("65536", "1073741824")),
+        ("log.checkpoint_interval", "\"9ms\"", DURATION.into()),
+        ("log.memory_max_bytes", "1.5", size("1048576", "68719476736")),
+        ("export.default.start", "\"middle\"", "must be \"end\" or \"beginning\"".into()),
         ("export.default.timeout", "\"11m\"", "must be a duration from 10ms to 10m, such as \"10s\"".into()),
         ("export.default.compression", "\"zstd\"", "must be \"none\" or \"gzip\"".into()),
         ("export.default.concurrency", "65", whole(1, 64)),
@@ -81,6 +88,7 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ),
         ("runtime.io_threads", "257", whole(0, 256)),
         ("shutdown.timeout", "\"0s\"", DURATION.into()),
+        ("shutdown.grace", "\"61m\"", "must be a duration from 0s to 1h, such as \"10s\"".into()),
         (
             "tracing.level",
             "\"loud\"",
@@ -119,7 +127,8 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
 fn an_unknown_key_is_refused_with_the_known_ones() {
     assert_eq!(
         refused("[log]\nsize = 1"),
-        "log.size (file a.toml): unknown key: [log] has durability, memory_max_bytes, dir"
+        "log.size (file a.toml): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
+         min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes"
     );
     assert_eq!(
         refused("[security]\nmode = 1"),
@@ -132,8 +141,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
     );
     assert_eq!(
         refused("[export.a]\nendpoint = \"http://a:1\"\nurl = 1"),
-        "export.a.url (file a.toml): unknown key: [export.a] has endpoint, sampling_rate, timeout, headers, \
-         compression, concurrency, batch, retry"
+        "export.a.url (file a.toml): unknown key: [export.a] has endpoint, sampling_rate, start, timeout, \
+         headers, compression, concurrency, batch, retry"
     );
 }
 
@@ -141,7 +150,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
 fn an_unknown_variable_is_refused_by_its_name() {
     assert_eq!(
         variable_refused("NYX__SHUTDOWN__TIMEOUTS", "1s"),
-        "shutdown.timeouts (variable NYX__SHUTDOWN__TIMEOUTS): unknown key: [shutdown] has timeout"
+        "shutdown.timeouts (variable NYX__SHUTDOWN__TIMEOUTS): unknown key: [shutdown] has timeout, grace"
     );
     assert_eq!(
         variable_refused("NYX__SHUTDOWN", "1s"),
@@ -219,9 +228,25 @@ fn settings_that_contradict_each_other_are_refused() {
         "ingest.max_request_bytes is 67108864: must not be above ingest.max_in_flight_bytes, which is 1048576"
     );
     assert_eq!(
-        refused("log.memory_max_bytes = \"1MiB\""),
+        refused("[log]\ndurability = \"memory\"\nmemory_max_bytes = \"1MiB\""),
         "ingest.max_request_bytes is 67108864: must not be above log.memory_max_bytes, which is 1048576"
     );
+    assert_eq!(
+        refused("[log]\nmax_bytes = \"16MiB\"\nsegment_bytes = \"4MiB\""),
+        "ingest.max_request_bytes is 67108864: must not be above log.max_bytes, which is 16777216"
+    );
+    assert_eq!(
+        refused("[log]\nmax_bytes = \"255MiB\""),
+        "log.segment_bytes is 67108864: must not be above a quarter of log.max_bytes, which is 267386880"
+    );
+    // What the form in use does not look at contradicts nothing.
+    for fine in [
+        "log.memory_max_bytes = \"1MiB\"",
+        "[log]\ndurability = \"memory\"\nmax_bytes = \"16MiB\"",
+        "[log]\nmax_bytes = \"256MiB\"",
+    ] {
+        assert_eq!(load(&[fine], &[]).err(), None, "{fine}");
+    }
     assert_eq!(
         refused("export.default.batch.min_spans = 8193"),
         "export.default.batch.min_spans is 8193: must not be above export.default.batch.max_spans, which is 8192"
@@ -297,14 +322,15 @@ fn a_long_value_is_shortened() {
 #[test]
 fn all_problems_are_reported_at_once() {
     let files =
-        ["[log]\ndurability = \"power\"\nsize = 1", "[telemetry]\notlp_endpoint = \"c\"\n[net]\na = 1"];
+        ["[log]\ndurability = \"disk\"\nsize = 1", "[telemetry]\notlp_endpoint = \"c\"\n[net]\na = 1"];
     let problems = load(&files, &[("NYX__RUNTIME__IO_THREADS", "many")]).unwrap_err();
     assert_eq!(
         problems,
         [
             "telemetry.otlp_endpoint is \"c\" (file b.toml): must be http://host:port or unix:/path",
-            "log.durability is \"power\" (file a.toml): known, but not part of this version: must be \"memory\"",
-            "log.size (file a.toml): unknown key: [log] has durability, memory_max_bytes, dir",
+            "log.durability is \"disk\" (file a.toml): must be \"memory\", \"process\" or \"power\"",
+            "log.size (file a.toml): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
+             min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",
             "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
              must be a whole number from 0 to 256",
             "net (file b.toml): unknown key: the top has telemetry, ingest, log, export, runtime, shutdown, tracing",
