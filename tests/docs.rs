@@ -219,6 +219,7 @@ fn metrics_page() -> String {
         ("reason", "`nyx_door_requests_refused_total`, `nyx_door_refused_bytes_total`", &doors),
         ("reason", "`nyx_spans_rejected_total`", &rejects),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),
+        ("operation", "`nyx_log_errors_total`", &["write", "sync", "read"]),
         ("reason", "`nyx_measure_unmeasured_spans_total`", &["damaged", "released"]),
         ("result", "`nyx_destination_requests_total`", &results),
         ("state", "`nyx_destination_state`", &states),

@@ -180,6 +180,36 @@ families! {
     LOG_DEAD_LETTERS: Gauge = "nyx_log_dead_letters" []
         "Dead letters kept, of all destinations.";
 
+    // Only with a log on disk.
+    LOG_SEGMENTS: Gauge = "nyx_log_segments" []
+        "Segment files of the span log.";
+    LOG_CACHED_BYTES: Gauge in Bytes = "nyx_log_cached_bytes" []
+        "Bytes of records that are held in memory too, for consumers that keep up.";
+    LOG_FREE_BYTES: Gauge in Bytes = "nyx_log_free_bytes" []
+        "Bytes that were free on the span log's file system when it last looked.";
+    LOG_GROUPS: Counter = "nyx_log_groups_total" []
+        "Groups of batches written to the span log.";
+    LOG_PAYLOAD_BYTES: Counter in Bytes = "nyx_log_payload_bytes_total" []
+        "Bytes of the batches in these groups.";
+    LOG_WRITTEN_BYTES: Counter in Bytes = "nyx_log_written_bytes_total" []
+        "Bytes written to the span log's files: segments, positions, dead letters, checkpoints.";
+    LOG_SYNCS: Counter = "nyx_log_syncs_total" []
+        "Syncs of the span log's files that succeeded.";
+    LOG_ERRORS: Counter = "nyx_log_errors_total" ["operation"]
+        "Operations on the span log's files that failed; write is whatever changes a file or its name.";
+    LOG_DISK_READS: Counter = "nyx_log_disk_reads_total" []
+        "Reads that no record in memory could answer.";
+    LOG_DAMAGED_SPANS: Counter = "nyx_log_damaged_spans_total" []
+        "Spans in damaged places of the span log.";
+    LOG_QUARANTINED_BYTES: Gauge in Bytes = "nyx_log_quarantined_bytes" []
+        "Bytes that did not check and lie in the folder quarantine, whenever they came there.";
+    LOG_TORN_BYTES: Gauge in Bytes = "nyx_log_torn_bytes" []
+        "Bytes of groups that were never whole, cut off the span log's end when it was opened.";
+    LOG_EVICTED_SPANS: Counter = "nyx_log_evicted_spans_total" []
+        "Spans that made room in a full span log before every destination had them.";
+    LOG_CHECKPOINTED_AT: Gauge in Seconds = "nyx_log_checkpoint_timestamp_seconds" []
+        "When the last checkpoint of the span metrics was stored, since the Unix epoch; 0 if there is none.";
+
     // Destinations: log end - start = exported + sampled out + dropped + queued.
     DESTINATION_START: Gauge = "nyx_destination_start_ordinal" ["destination"]
         "First ordinal that the destination was to get.";

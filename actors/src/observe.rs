@@ -13,12 +13,14 @@ use std::{
 
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::{
     accept::{ConnectionCounts, Connections, DoorCounts, DoorLedger, DoorReason, Outbox},
     export::{DestinationState, DestinationStatus, StatusSnapshot, verdict},
     log::{
-        DestinationId, DestinationLedger, DropReason, LogStats, RejectReason, SpanCounts, SpanLedger, SpanLog,
+        DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, RejectReason, SpanCounts,
+        SpanLedger, SpanLog,
     },
     measure::{self, RedShared},
     metrics::{self, LeftOut, Page, PageFamily},
@@ -55,6 +57,7 @@ pub struct Observed {
     red: Option<Arc<RedShared>>,
     tree: OnceLock<TreeMonitor>,
     phase: AtomicU8,
+    drains_until: OnceLock<Instant>,
     left_out: LeftOut,
     process: ProcessCollector,
 }
@@ -68,6 +71,8 @@ pub enum Phase {
     Starting,
     /// All children have been started.
     Running,
+    /// About to stop: spans are still taken, and no more should come.
+    Draining,
     /// On the way down.
     Stopping,
 }
@@ -75,9 +80,9 @@ pub enum Phase {
 /// The body of `/health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
-    /// One line: `ok`, `degraded: …`, `starting` or `stopping`.
+    /// One line: `ok`, `degraded: …`, `starting`, `stopping: accepting for another …s` or `stopping`.
     pub status: String,
-    /// Whether spans are accepted.
+    /// Whether spans are accepted, and will be.
     pub ready: bool,
     /// What is wrong, a sentence each.
     pub reasons: Vec<String>,
@@ -186,6 +191,7 @@ impl Observed {
             red,
             tree: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
+            drains_until: OnceLock::new(),
             left_out: LeftOut::default(),
             process: ProcessCollector::for_self(),
         }
@@ -194,6 +200,11 @@ impl Observed {
     pub(crate) fn started(&self, tree: TreeMonitor) {
         let _started_before = self.tree.set(tree);
         self.phase.store(Phase::Running as u8, Ordering::Release);
+    }
+
+    pub(crate) fn draining(&self, grace: Duration) {
+        let _drains_already = self.drains_until.set(Instant::now() + grace);
+        self.phase.fetch_max(Phase::Draining as u8, Ordering::AcqRel);
     }
 
     pub(crate) fn stopping(&self) {
@@ -205,6 +216,7 @@ impl Observed {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Running,
+            2 => Phase::Draining,
             _ => Phase::Stopping,
         }
     }
@@ -282,10 +294,17 @@ impl Observed {
 
     /// The body of `/health`.
     pub fn health(&self) -> Health {
+        let log = self.log.troubles().into_iter();
         let metrics = self.red.iter().flat_map(|red| red.troubles());
-        let reasons: Vec<_> = self.sick_destinations().chain(metrics).chain(self.sick_actors()).collect();
+        let reasons: Vec<_> =
+            log.chain(self.sick_destinations()).chain(metrics).chain(self.sick_actors()).collect();
         let (status, ready) = match self.phase() {
             Phase::Starting => ("starting".to_owned(), false),
+            Phase::Draining => {
+                let left = self.drains_until.get().map(|until| until.duration_since(Instant::now()));
+                let seconds = left.unwrap_or_default().as_millis().div_ceil(1_000);
+                (format!("stopping: accepting for another {seconds}s"), false)
+            }
             Phase::Stopping => ("stopping".to_owned(), false),
             Phase::Running if reasons.is_empty() => ("ok".to_owned(), true),
             Phase::Running => (format!("degraded: {}", reasons.join("; ")), true),
@@ -377,7 +396,29 @@ impl Observed {
         page.gauge(&metrics::LOG_START, [], log.start as f64);
         page.gauge(&metrics::LOG_END, [], log.end as f64);
         page.gauge(&metrics::LOG_DEAD_LETTERS, [], log.dead_letters as f64);
+        log.disk.iter().for_each(|disk| disk_metrics(page, disk));
     }
+}
+
+fn disk_metrics(page: &mut Page, disk: &DiskStats) {
+    page.gauge(&metrics::LOG_SEGMENTS, [], disk.segments as f64);
+    page.gauge(&metrics::LOG_CACHED_BYTES, [], disk.cached_bytes as f64);
+    page.gauge(&metrics::LOG_FREE_BYTES, [], disk.free_bytes as f64);
+    page.counter(&metrics::LOG_GROUPS, [], disk.groups);
+    page.counter(&metrics::LOG_PAYLOAD_BYTES, [], disk.payload_bytes);
+    page.counter(&metrics::LOG_WRITTEN_BYTES, [], disk.written_bytes);
+    page.counter(&metrics::LOG_SYNCS, [], disk.syncs);
+    for (operation, errors) in
+        [("write", disk.write_errors), ("sync", disk.sync_errors), ("read", disk.read_errors)]
+    {
+        page.counter(&metrics::LOG_ERRORS, [operation], errors);
+    }
+    page.counter(&metrics::LOG_DISK_READS, [], disk.disk_reads);
+    page.counter(&metrics::LOG_DAMAGED_SPANS, [], disk.damaged_spans);
+    page.gauge(&metrics::LOG_QUARANTINED_BYTES, [], disk.quarantined_bytes as f64);
+    page.gauge(&metrics::LOG_TORN_BYTES, [], disk.torn_bytes as f64);
+    page.counter(&metrics::LOG_EVICTED_SPANS, [], disk.evicted_spans);
+    page.gauge(&metrics::LOG_CHECKPOINTED_AT, [], disk.checkpointed_at.unwrap_or_default() as f64);
 }
 
 fn destination_metrics(page: &mut Page, name: &str, destination: &DestinationStats) {

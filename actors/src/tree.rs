@@ -462,6 +462,12 @@ impl Running {
         self.tree.watchdog(limit, status)
     }
 
+    /// Says on `/readyz` and `/health` that spans are taken for this long still, and then no more. They are taken
+    /// until [`Running::shutdown`].
+    pub fn drain(&self, grace: Duration) {
+        self.observed.draining(grace);
+    }
+
     /// Stops all children in reverse order, within `deadline` altogether.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.observed.stopping();
