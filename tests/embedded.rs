@@ -9,11 +9,20 @@
 
 mod support;
 
-use nyx_telemetry::{ConnectionId, Telemetry, accept::ListenAddr, export::testing::ScriptedDestination};
+use std::time::Duration;
+
+use nyx_telemetry::{
+    ConnectionId, Telemetry,
+    accept::ListenAddr,
+    export::{Backoff, DestinationConfig, testing::ScriptedDestination},
+    log::Durability,
+};
 
 use self::support::{
     LIMIT, arrived,
+    folder::Folder,
     load::{client, deliver, span},
+    nobody, quick,
 };
 
 #[test]
@@ -41,4 +50,57 @@ fn a_plain_program_gets_spans_out_of_both_doors_and_a_clean_end() {
     assert!(stats.balanced, "{stats:?}");
     assert_eq!(stats.destinations["default"].ledger.exported, 200);
     assert_eq!(arrived(&sink), (0..200).map(|number| (number, 1)).collect());
+}
+
+#[test]
+fn with_a_folder_what_was_flushed_is_delivered_by_the_next_system_on_it() {
+    let mut sink = nobody();
+    let folder = Folder::new("embedded");
+    let (dir, endpoint) = (folder.path(), sink.endpoint());
+    // The first attempt fails, and no other comes before the end.
+    let minute = Duration::from_secs(60);
+    let backoff = Backoff { initial: minute, cap: minute, ..Backoff::default() };
+    let destination = DestinationConfig { backoff, ..quick("default", &endpoint) };
+    let builder = || Telemetry::builder().destination_config(destination.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let in_time = async |what: &mut (dyn Future<Output = ()> + Unpin)| {
+        tokio::time::timeout(LIMIT, what).await.unwrap();
+    };
+    let first = builder().log_dir(dir).start().unwrap();
+    assert_eq!(
+        builder().log_dir(dir).start().err().unwrap().to_string(),
+        format!("the log's folder {} is locked by process {}", dir.display(), std::process::id())
+    );
+    let connection = first.connection(ConnectionId::new(7));
+    (0..100).for_each(|number| assert!(span(&connection, number)));
+    runtime.block_on(in_time(&mut Box::pin(async {
+        first.flush().await.unwrap();
+        first.shutdown().await;
+    })));
+    drop(connection);
+
+    let in_memory = builder().log_dir(dir).durability(Durability::Memory);
+    assert_eq!(
+        in_memory.start().err().unwrap().to_string(),
+        format!(
+            "the log's folder {} holds 100 spans that were not delivered: a log in memory would forget them",
+            dir.display()
+        )
+    );
+    sink.revive().unwrap();
+    let second = builder().log_dir(dir).durability(Durability::Power).start().unwrap();
+    runtime.block_on(in_time(&mut Box::pin(async {
+        sink.until(|sink| arrived(sink).len() == 100).await;
+        second.shutdown().await;
+    })));
+    assert_eq!(arrived(&sink), (0..100).map(|number| (number, 1)).collect());
+    runtime.block_on(in_time(&mut Box::pin(async {
+        builder().log_dir(dir).durability(Durability::Memory).start().unwrap().shutdown().await;
+    })));
+}
+
+#[test]
+fn a_durability_beyond_memory_needs_a_folder() {
+    let error = Telemetry::builder().durability(Durability::Power).start().err().unwrap();
+    assert_eq!(error.to_string(), "durability \"power\" needs a folder for the log");
 }

@@ -1,6 +1,12 @@
 //! The actor system for a program that has no actix System of its own (level 5 of the library).
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -8,9 +14,13 @@ use tokio::sync::oneshot;
 use crate::{
     accept::{AddressError, Connection, ConnectionId, FlushError, ListenAddr, ListenError, Listener},
     export::{DestinationConfig, DestinationConfigError},
+    log::{
+        Durability,
+        segments::{DirLock, LockError, OpenError, OpenLog, SegmentLogConfig, Unsent, unsent},
+    },
     observe::Observed,
     supervise::{ShutdownReport, TreeError},
-    tree::{InProcess, Tree, TreeConfig},
+    tree::{InProcess, LogForm, Tree, TreeConfig},
 };
 
 /// How long a shutdown may take if nobody says otherwise.
@@ -49,6 +59,8 @@ pub struct Telemetry {
 pub struct Builder {
     config: TreeConfig,
     grpc: Option<String>,
+    log_dir: Option<PathBuf>,
+    durability: Option<Durability>,
 }
 
 /// A telemetry system did not start.
@@ -57,6 +69,34 @@ pub enum StartError {
     /// A destination's settings are not valid.
     #[error(transparent)]
     Destination(#[from] DestinationConfigError),
+    /// A durability beyond memory was asked for, and no folder was given.
+    #[error("durability {:?} needs a folder for the log", durability.label())]
+    NoLogDir {
+        /// What was asked for.
+        durability: Durability,
+    },
+    /// Another system has the folder of the log, in this process or another: it may be free later.
+    #[error("the log's folder {} is locked{}", dir.display(), holder.map(|id| format!(" by process {id}")).unwrap_or_default())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The process that has it.
+        holder: Option<u32>,
+    },
+    /// The folder of the log cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The folder of the log cannot be used.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The log is to be in memory, and its folder holds what would be forgotten.
+    #[error("the log's folder {} holds {spans} spans that were not delivered: a log in memory would forget them", dir.display())]
+    Unsent {
+        /// The folder.
+        dir: PathBuf,
+        /// The number of spans.
+        spans: u64,
+    },
     /// The door's address is none.
     #[error("the door's address {0}")]
     Address(#[from] AddressError),
@@ -103,6 +143,21 @@ impl Builder {
         self
     }
 
+    /// Keeps the span log in this folder, where it outlives the process: what was not delivered is when the folder is
+    /// used again, and the span metrics go on. It is made where there is none, and is for one system at a time.
+    /// Without it the log is in memory.
+    pub fn log_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.log_dir = Some(dir.into());
+        self
+    }
+
+    /// What a flushed span survives: [`Durability::Process`] where there is a folder, [`Durability::Memory`] where
+    /// there is none. A log in memory leaves its folder alone, and does not start where that holds spans still.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
     /// Opens an OTLP/gRPC door: `ip:port` or `unix:/path`.
     pub fn grpc_door(mut self, address: impl Into<String>) -> Self {
         self.grpc = Some(address.into());
@@ -116,13 +171,17 @@ impl Builder {
     }
 
     /// Starts the system on a thread of its own, and returns when all its actors are ready, which takes
-    /// milliseconds.
+    /// milliseconds. A log on disk is opened on the caller's thread, and its last segment read, 64 MiB as a rule; the
+    /// folder's lock is not waited for.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(mut self) -> Result<Telemetry, StartError> {
         for destination in &self.config.destinations {
             destination.validate()?;
+        }
+        if let Some(log) = self.open_log()? {
+            self.config.log = LogForm::Segments(log);
         }
         if let Some(address) = self.grpc {
             let address: ListenAddr = address.parse()?;
@@ -155,12 +214,42 @@ impl Builder {
                         SHUTDOWN_TIMEOUT
                     }
                 };
-                let _nobody_waits = report.send(tree.shutdown(deadline).await);
+                let ended = tree.shutdown(deadline).await;
+                // Whoever hears of the end may use the log's folder.
+                drop(tree);
+                let _nobody_waits = report.send(ended);
             });
         })?;
         let (in_process, observed) = started.recv().map_err(|_| StartError::Ended)??;
         Ok(Telemetry { in_process, observed, grpc, stop: Some(stop), stopped: Some(stopped) })
     }
+
+    fn open_log(&self) -> Result<Option<OpenLog>, StartError> {
+        let usual = if self.log_dir.is_some() { Durability::Process } else { Durability::Memory };
+        let durability = self.durability.unwrap_or(usual);
+        match (&self.log_dir, durability) {
+            (None, Durability::Memory) => Ok(None),
+            (None, Durability::Process | Durability::Power) => Err(StartError::NoLogDir { durability }),
+            (Some(dir), Durability::Memory) => match unsent(dir)? {
+                Some(Unsent { spans: spans @ 1.., .. }) => {
+                    Err(StartError::Unsent { dir: dir.clone(), spans })
+                }
+                Some(_) | None => Ok(None),
+            },
+            (Some(dir), Durability::Process | Durability::Power) => {
+                let lock = DirLock::try_acquire(dir)?.ok_or_else(|| locked(dir))?;
+                let destinations = self.config.destinations.iter().map(DestinationConfig::in_log).collect();
+                let measured = self.config.measure;
+                let config =
+                    SegmentLogConfig { durability, destinations, measured, ..SegmentLogConfig::new(dir) };
+                Ok(Some(OpenLog::open(&config, lock)?))
+            }
+        }
+    }
+}
+
+fn locked(dir: &Path) -> StartError {
+    StartError::Locked { dir: dir.to_owned(), holder: DirLock::holder(dir) }
 }
 
 impl Telemetry {

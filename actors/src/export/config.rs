@@ -12,7 +12,10 @@ use super::{
     headers::{HeaderProblem, headers},
     state::Settings,
 };
-use crate::{address::Endpoint, log::segments::StartAt};
+use crate::{
+    address::Endpoint,
+    log::segments::{LogDestination, StartAt},
+};
 
 /// A destination as it is configured. The defaults are those of `config/default.toml`, the ranges the associated
 /// constants.
@@ -147,6 +150,11 @@ impl DestinationConfig {
             max_elapsed: None,
             drain_timeout: Duration::from_secs(3),
         }
+    }
+
+    /// The destination as a log on disk is to know it.
+    pub fn in_log(&self) -> LogDestination {
+        LogDestination { name: self.name.clone(), start: self.start }
     }
 
     /// Whether a destination may have this name: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`. It is a label of
