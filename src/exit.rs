@@ -10,6 +10,8 @@ pub const USAGE: u8 = 64;
 pub const UNAVAILABLE: u8 = 69;
 /// The supervisor tree gave up (`EX_SOFTWARE`).
 pub const SOFTWARE: u8 = 70;
+/// Something that the daemon needs is in use, and may be free later (`EX_TEMPFAIL`).
+pub const TEMPFAIL: u8 = 75;
 /// The configuration is wrong (`EX_CONFIG`).
 pub const CONFIG: u8 = 78;
 

@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 mod limits;
+pub mod log_folder;
 pub mod logging;
 pub mod run;
 

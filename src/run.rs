@@ -1,20 +1,29 @@
 //! The daemon itself: from the configuration to a running tree, until a signal ends it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use nyx_telemetry::{
     accept::{ListenAddr, ListenError, Listener, RequestLimits},
     export::DestinationConfig,
-    supervise::{ChildSpec, ShutdownReport, StartError},
+    log::Durability,
+    supervise::{self, ChildSpec, ShutdownReport, StartError, Watchdog},
     tree::{LogForm, Running, Tree, TreeConfig},
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
 
 use crate::{
     admin::{AdminPages, AdminSocket},
-    config::Config,
+    config::{Config, Shutdown},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
-    limits,
+    limits, log_folder,
 };
 
 /// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
@@ -23,47 +32,87 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// How much longer than its timeout a shutdown may take before the process ends without it.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until SIGTERM or SIGINT, and stops it in order.
+/// Runs the daemon until SIGTERM or SIGINT, and stops it in order: signals, then the log's folder, then the doors,
+/// so that nobody is listened to whose spans could not be kept.
 ///
 /// # Errors
-/// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the supervisor gave up.
+/// Those of [`log_folder::open`], [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the
+/// supervisor gave up.
 pub fn run(config: Config) -> Result<(), Failure> {
     limits::raise_open_files(config.ingest.max_connections);
     actix_rt::System::new().block_on(async {
         // First: a signal that comes while children start is heard when they run.
-        let signals = Signals::new()?;
-        let daemon = Daemon::start(&config).await?;
-        attend(&daemon.tree, signals, config.shutdown.timeout).await
+        let mut signals = Signals::new()?;
+        let Some(log) = log_folder::open(&config, &mut signals).await? else { return Ok(()) };
+        let daemon = Daemon::start(&config, log).await?;
+        attend(&daemon.tree, signals, &config.shutdown, daemon.kept_in.as_deref()).await
     })
 }
 
-/// Waits for SIGTERM or SIGINT, or until the supervisor gives up, and stops the tree in order. Where a
-/// child blocks the supervisor's own thread, so that nothing can be stopped in order, the process ends
-/// with [`SOFTWARE`] a second after the timeout.
+/// Waits for SIGTERM or SIGINT, or until the supervisor gives up, and stops the tree in order; behind a signal
+/// there is the grace first. Another signal ends what is under way. Where a child blocks the supervisor's own
+/// thread, so that nothing can be stopped in order, the process ends with [`SOFTWARE`] a second after the timeout.
+///
+/// `kept_in` is the folder in which spans that were not delivered outlive the process.
 ///
 /// # Errors
 /// [`SOFTWARE`] where the supervisor gave up.
-pub async fn attend(tree: &Running, mut signals: Signals, timeout: Duration) -> Result<(), Failure> {
+pub async fn attend(
+    tree: &Running,
+    mut signals: Signals,
+    shutdown: &Shutdown,
+    kept_in: Option<&Path>,
+) -> Result<(), Failure> {
     let failure = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
-            None
+            be_gracious(tree, &mut signals, shutdown).await
         }
         failure = tree.escalated() => Some(failure),
     };
-    stop(tree, timeout, &mut signals).await;
+    stop(tree, shutdown.timeout, kept_in, &mut signals).await;
     match failure {
         None => Ok(()),
         Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
     }
 }
 
-/// Stops in order; a second signal cuts the rest short.
-async fn stop(tree: &Running, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
-    let watchdog = tree.watchdog(timeout.saturating_add(WATCHDOG_MARGIN), i32::from(SOFTWARE));
-    if let Err(error) = &watchdog {
-        tracing::warn!(%error, "no watchdog bounds this shutdown");
+/// Says that no more should come, and takes what comes all the same.
+async fn be_gracious(
+    tree: &Running,
+    signals: &mut Signals,
+    &Shutdown { grace, timeout }: &Shutdown,
+) -> Option<Arc<supervise::Failure>> {
+    if grace.is_zero() {
+        return None;
     }
+    let _watchdog = watchdog(tree, grace.saturating_add(timeout));
+    tree.drain(grace);
+    tokio::select! {
+        () = sleep(grace) => None,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "no grace any more");
+            None
+        }
+        failure = tree.escalated() => Some(failure),
+    }
+}
+
+/// Bounds what follows from outside.
+fn watchdog(tree: &Running, limit: Duration) -> Option<Watchdog> {
+    tree.watchdog(limit.saturating_add(WATCHDOG_MARGIN), i32::from(SOFTWARE))
+        .inspect_err(|error| tracing::warn!(%error, "no watchdog bounds this shutdown"))
+        .ok()
+}
+
+/// Stops in order; another signal cuts the rest short.
+async fn stop(
+    tree: &Running,
+    timeout: Duration,
+    kept_in: Option<&Path>,
+    signals: &mut Signals,
+) -> ShutdownReport {
+    let _watchdog = watchdog(tree, timeout);
     let report = tokio::select! {
         report = tree.shutdown(timeout) => report,
         name = signals.next() => {
@@ -72,16 +121,23 @@ async fn stop(tree: &Running, timeout: Duration, signals: &mut Signals) -> Shutd
         }
     };
     let left: u64 = tree.observed().stats().destinations.values().map(|d| d.ledger.queued()).sum();
-    if report.is_clean() && left == 0 {
-        tracing::info!("stopped");
-    } else {
+    let fate = (left > 0).then(|| match kept_in {
+        Some(dir) => format!("kept in {}", dir.display()),
+        None => "lost".to_owned(),
+    });
+    if !report.is_clean() || left > 0 && kept_in.is_none() {
         let given_up = (!report.given_up.is_empty()).then(|| report.given_up.join(", "));
         tracing::warn!(
             spans_not_delivered = left,
+            fate,
             messages_abandoned = report.abandoned,
             given_up,
             "stopped"
         );
+    } else if left > 0 {
+        tracing::info!(spans_not_delivered = left, fate, "stopped");
+    } else {
+        tracing::info!("stopped");
     }
     report
 }
@@ -122,15 +178,18 @@ pub struct Daemon {
     pub pages: SocketAddr,
     /// Where the OTLP/gRPC door is.
     pub grpc: Option<ListenAddr>,
+    /// The folder in which spans outlive the process.
+    pub kept_in: Option<PathBuf>,
 }
 
 impl Daemon {
-    /// Binds, defines and starts. To be called on the thread of an actix System.
+    /// Binds, defines and starts, with a log from [`log_folder::open`]. To be called on the thread of an actix System.
     ///
     /// # Errors
     /// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where a child did not start.
-    pub async fn start(config: &Config) -> Result<Self, Failure> {
-        let tree_config = tree_config(config)?;
+    pub async fn start(config: &Config, log: LogForm) -> Result<Self, Failure> {
+        let kept_in = (config.log.durability != Durability::Memory).then(|| config.log.dir.clone());
+        let tree_config = tree_config(config, log)?;
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;
         let cannot_listen = |error| {
@@ -151,16 +210,16 @@ impl Daemon {
             .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
         let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = %door, pages = %pages, "ready");
-        Ok(Self { tree, pages, grpc })
+        Ok(Self { tree, pages, grpc, kept_in })
     }
 
-    /// Stops in order; a second signal cuts the rest short.
+    /// Stops in order, without a grace; a signal cuts the rest short.
     pub(crate) async fn stop(&self, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
-        stop(&self.tree, timeout, signals).await
+        stop(&self.tree, timeout, self.kept_in.as_deref(), signals).await
     }
 }
 
-fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
+fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
     let bind = |address: &ListenAddr| {
         Listener::bind(address).map_err(|ListenError { addr, why }| {
             Failure::new(UNAVAILABLE, format!("cannot listen on {addr} (ingest.grpc.listen): {why}"))
@@ -173,7 +232,8 @@ fn tree_config(config: &Config) -> Result<TreeConfig, Failure> {
         service_name: config.telemetry.service_name.clone(),
         destinations: config.export.iter().map(drained).collect(),
         measure: config.telemetry.prometheus_enabled,
-        log: LogForm::Memory { max_bytes: config.log.memory_max_bytes },
+        log,
+        checkpoint_interval: config.log.checkpoint_interval,
         io_threads: config.runtime.io_threads,
         in_process_max_bytes: config.ingest.in_process.max_bytes,
         max_connections: config.ingest.max_connections,

@@ -1,7 +1,7 @@
 //! The program from outside: exit statuses and what it prints. Environments are given whole, so nothing
 //! of the machine's own shows through.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "the helpers of tests are tests")]
 
 use std::{
     fs,
@@ -92,6 +92,7 @@ fn an_address_in_use_exits_69_and_names_its_key() {
     ] {
         let expected =
             format!("nyx-daemon: cannot listen on {taken} ({key}): Address already in use (os error 98)\n");
+        let variables = [variables[0], variables[1], ("NYX__LOG__DURABILITY", "memory")];
         assert_eq!(nyx_daemon(&["run"], &variables), (Some(69), String::new(), expected));
     }
 }

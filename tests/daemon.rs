@@ -10,133 +10,23 @@
 mod support;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::Read as _,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
-    time::Duration,
+    process::Output,
 };
 
 use nyx_telemetry::export::testing::ScriptedDestination;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::Value;
-use tonic::transport::Endpoint;
 
 use self::support::{
-    LIMIT, arrived,
+    arrived,
     http::{Samples, get_blocking},
-    load::client,
-    nobody, request,
+    nobody,
+    process::{Daemon, command},
 };
-
-fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nyx-daemon"));
-    command.args(args).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0");
-    command.env("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0");
-    command.envs(variables.iter().copied());
-    command
-}
-
-/// A daemon that runs; killed if the test ends before it does.
-struct Daemon {
-    process: Child,
-    /// Its log lines, as they are written.
-    lines: Receiver<Value>,
-    seen: Vec<Value>,
-    door: String,
-    pages: SocketAddr,
-}
-
-impl Daemon {
-    fn start(variables: &[(&str, &str)]) -> Self {
-        let mut process = command(&["run"], variables).spawn().unwrap();
-        let (line, lines) = channel();
-        let stderr = BufReader::new(process.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for text in stderr.lines() {
-                let text = text.unwrap();
-                let parsed = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
-                if line.send(parsed).is_err() {
-                    return;
-                }
-            }
-        });
-        let pages = ([0, 0, 0, 0], 0).into();
-        let mut daemon = Self { process, lines, seen: vec![], door: String::new(), pages };
-        let ready = daemon.line("ready", |line| line["message"] == "ready" && line["pages"].is_string());
-        daemon.door = ready["grpc"].as_str().unwrap().to_owned();
-        daemon.pages = ready["pages"].as_str().unwrap().parse().unwrap();
-        daemon
-    }
-
-    /// Waits for a log line.
-    fn line(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        if let Some(line) = self.seen.iter().find(|line| is_it(line)) {
-            return line.clone();
-        }
-        loop {
-            let line = self.lines.recv_timeout(LIMIT);
-            let line = line.unwrap_or_else(|error| panic!("no line {what}: {error}, but {:?}", self.seen));
-            self.seen.push(line.clone());
-            if is_it(&line) {
-                return line;
-            }
-        }
-    }
-
-    /// Waits until a page shows it.
-    fn page(&self, path: &str, shows: impl Fn(&str) -> bool) {
-        for _ in 0..3_000 {
-            if shows(&get_blocking(self.pages, path, None).body) {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        panic!("{path} is {}", get_blocking(self.pages, path, None).body);
-    }
-
-    fn stats(&self) -> Value {
-        get_blocking(self.pages, "/stats", None).json()
-    }
-
-    fn send(&self, numbers: std::ops::Range<u64>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut client = match self.door.strip_prefix("unix:") {
-                Some(_) => {
-                    TraceServiceClient::new(Endpoint::from_shared(self.door.clone()).unwrap().connect_lazy())
-                }
-                None => client(self.door.parse().unwrap()),
-            };
-            for first in numbers.step_by(50) {
-                client.export(request(first..first + 50)).await.unwrap();
-            }
-        });
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-    }
-
-    /// Waits for the end: its status, and all log lines.
-    fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
-            self.seen.push(line);
-        }
-        (self.process.wait().unwrap(), std::mem::take(&mut self.seen))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
 
 #[test]
 fn with_nothing_on_its_destination_it_starts_says_so_once_and_stops_in_order() {
@@ -161,6 +51,7 @@ fn with_nothing_on_its_destination_it_starts_says_so_once_and_stops_in_order() {
     assert_eq!(lines.iter().filter(|line| line["signal"] == "SIGTERM").count(), 1);
     let last = lines.last().unwrap();
     assert_eq!((&last["message"], &last["spans_not_delivered"]), (&"stopped".into(), &100.into()));
+    assert_eq!((&last["fate"], &last["level"]), (&"lost".into(), &"WARN".into()));
     assert!(lines.len() < 10, "{} lines: {lines:#?}", lines.len());
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Running, WrapFuture};
 use nyx_daemon::{
-    config::{Environment, LogFormat, Tracing},
+    config::{Environment, LogFormat, Shutdown, Tracing},
     logging, run,
 };
 use nyx_telemetry::{
@@ -43,6 +43,8 @@ impl Process {
         let variables = [
             ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
             ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
+            ("NYX__LOG__DURABILITY", "memory"),
+            ("NYX__SHUTDOWN__GRACE", "0s"),
         ];
         let daemon = env!("CARGO_BIN_EXE_nyx-daemon");
         Self::start(Command::new(daemon).arg("run").env_clear().envs(variables))
@@ -118,7 +120,7 @@ fn a_process_that_ends_in_its_way() {
         tree.child(spec, move || Ok(Difficult(how.clone())));
         let tree = tree.start().await.unwrap();
         tracing::info!("all is up");
-        run::attend(&tree, signals, timeout).await
+        run::attend(&tree, signals, &Shutdown { timeout, grace: Duration::ZERO }, None).await
     });
     let status = result.map_or_else(
         |failure| {

@@ -13,7 +13,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use nyx_daemon::{
     config::{Config, Environment},
-    run::Daemon,
+    log_folder,
+    run::{Daemon, Signals},
 };
 use nyx_telemetry::{
     ConnectionId,
@@ -22,31 +23,41 @@ use nyx_telemetry::{
         DestinationConfig,
         testing::{Reply, ScriptedDestination},
     },
+    log::{
+        Durability,
+        segments::{DirLock, OpenLog, SegmentLogConfig, WhenFull},
+    },
     measure::exposition::Format,
     metrics::{ALL, Family, Kind},
     observe::Phase,
     supervise::Intensity,
+    tree::LogForm,
 };
 use serde_json::{Value, json};
 use tonic::Code;
 
 use self::support::{
-    Nyx, hold_until,
+    Nyx,
+    folder::Folder,
+    hold_until,
     http::{Answer, Samples, get},
     load::{client, deliver, span},
     nobody, quick, request, system, until,
 };
 
-/// A daemon in this process that delivers to `endpoint`.
+/// A daemon in this process that delivers to `endpoint`, with its log in memory unless told.
 async fn daemon(endpoint: &str, more: &[(&str, &str)]) -> Daemon {
     let environment = [
         ("NYX__TELEMETRY__OTLP_ENDPOINT", endpoint),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
         ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
         ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "10ms"),
+        ("NYX__LOG__DURABILITY", "memory"),
     ];
     let environment = environment.iter().chain(more).copied();
-    Daemon::start(&Config::load(&[], &Environment::new(environment, false)).unwrap()).await.unwrap()
+    let config = Config::load(&[], &Environment::new(environment, false)).unwrap();
+    let log = log_folder::open(&config, &mut Signals::new().unwrap()).await.unwrap().unwrap();
+    Daemon::start(&config, log).await.unwrap()
 }
 
 /// Traffic through both doors, all of it delivered.
@@ -70,7 +81,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plai
 fn after_some_traffic_every_family_is_on_the_live_page_in_both_formats() {
     system(async {
         let sink = ScriptedDestination::start().unwrap();
-        let daemon = daemon(&sink.endpoint(), &[]).await;
+        let folder = Folder::new("live-page");
+        let on_disk = [("NYX__LOG__DURABILITY", "process"), ("NYX__LOG__DIR", folder.text())];
+        let daemon = daemon(&sink.endpoint(), &on_disk).await;
         traffic(&daemon).await;
 
         let text = get(daemon.pages, "/metrics", None).await;
@@ -146,7 +159,10 @@ fn the_statistics_have_every_field_that_others_rely_on() {
             (&spans["scanned"], &spans["accepted"], &spans["pending"]),
             (&json!(60), &json!(60), &json!(0))
         );
-        assert_eq!(keys(&spans["rejected"]), ["log_full", "lost", "overloaded", "shutting_down"]);
+        assert_eq!(
+            keys(&spans["rejected"]),
+            ["log_failed", "log_full", "lost", "overloaded", "shutting_down"]
+        );
 
         assert_eq!(keys(&stats["destinations"]), ["default"]);
         let destination = &stats["destinations"]["default"];
@@ -156,7 +172,7 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         assert_eq!(destination["state"], "idle");
         assert_eq!(
             keys(&destination["dropped"]),
-            ["damaged", "invalid", "refused", "rejected", "retries_exhausted", "too_large"]
+            ["damaged", "evicted", "invalid", "refused", "rejected", "retries_exhausted", "too_large"]
         );
         assert!(destination["last_error"]["message"].is_string(), "{destination}");
         assert!(destination["last_error"]["at"].is_u64() && destination["last_success"].is_u64());
@@ -328,6 +344,24 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_start_time_seconds", &[], Elsewhere("below: it is a little while ago")),
 ];
 
+/// The families that only a log on disk has.
+const MOVES_ON_DISK: &[(&str, &[&str], Moved)] = &[
+    ("nyx_log_segments", &[], By("spans are written")),
+    ("nyx_log_cached_bytes", &[], By("spans are written")),
+    ("nyx_log_free_bytes", &[], Elsewhere("the file system's other users")),
+    ("nyx_log_groups_total", &[], By("spans are written")),
+    ("nyx_log_payload_bytes_total", &[], By("spans are written")),
+    ("nyx_log_written_bytes_total", &[], By("spans are written")),
+    ("nyx_log_syncs_total", &[], By("spans are written")),
+    ("nyx_log_errors_total", &["operation=\"write\""], Elsewhere("actors/src/log/segments")),
+    ("nyx_log_disk_reads_total", &[], Elsewhere("tests/folder.rs, after a restart")),
+    ("nyx_log_damaged_spans_total", &[], Elsewhere("actors/src/log/segments")),
+    ("nyx_log_quarantined_bytes", &[], Elsewhere("actors/src/log/segments")),
+    ("nyx_log_torn_bytes", &[], Elsewhere("actors/src/log/segments")),
+    ("nyx_log_evicted_spans_total", &[], By("the oldest spans make room")),
+    ("nyx_log_checkpoint_timestamp_seconds", &[], By("the tree stops")),
+];
+
 /// The page at each step of a story, by the step that led to it.
 struct Story<'a> {
     nyx: &'a Nyx,
@@ -343,6 +377,80 @@ impl Story<'_> {
         let page = self.page();
         self.steps.push((what, page));
     }
+
+    /// Everything moved when it should have.
+    fn holds(&self, moves: &[(&str, &[&str], Moved)]) {
+        for (name, labels, moved) in moves {
+            match moved {
+                By(what) => {
+                    let at = self.steps.iter().position(|(step, _)| step == what);
+                    let at = at.unwrap_or_else(|| panic!("no step {what:?}"));
+                    let sum = |at: usize| self.steps[at].1.sum(name, labels);
+                    assert_ne!(sum(at - 1), sum(at), "{name} {labels:?} when {what}");
+                }
+                Is(value) => {
+                    for (step, page) in &self.steps {
+                        let sample = page.select(name, labels).next();
+                        assert_eq!(sample, Some(*value), "{name} {labels:?} when {step}");
+                    }
+                }
+                Elsewhere(place) => {
+                    assert!(self.page().select(name, labels).next().is_some(), "{name}, see {place}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_move_is_known_of_every_family() {
+    let names = MOVES.iter().chain(MOVES_ON_DISK).map(|(name, ..)| name.trim_end_matches("_sum"));
+    let mut names: Vec<&str> = names.collect();
+    let mut all: Vec<&str> = ALL.iter().map(|family| family.name).collect();
+    names.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(names, all);
+}
+
+#[test]
+fn every_family_of_a_log_on_disk_moves_when_it_should() {
+    system(async {
+        let (sink, folder) = (nobody(), Folder::new("pages"));
+        let destination = quick("default", &sink.endpoint());
+        let settings = SegmentLogConfig {
+            durability: Durability::Power,
+            max_bytes: 256 << 10,
+            when_full: WhenFull::DropOldest,
+            min_free_bytes: 0,
+            segment_bytes: 64 << 10,
+            destinations: vec![destination.in_log()],
+            ..SegmentLogConfig::new(folder.path())
+        };
+        let lock = DirLock::try_acquire(folder.path()).unwrap().unwrap();
+        let log = OpenLog::open(&settings, lock).unwrap();
+        let nyx = Nyx::start(vec![destination], |config| {
+            config.log = LogForm::Segments(log);
+            config.checkpoint_interval = Duration::from_secs(3_600);
+        })
+        .await;
+        let mut sender = client(nyx.door);
+        let mut story = Story { nyx: &nyx, steps: vec![] };
+        story.step("the start");
+
+        assert_eq!(deliver(&mut sender, 0..50).await, 0);
+        story.step("spans are written");
+
+        let mut number = 50;
+        while nyx.stats().log.disk.unwrap().evicted_spans == 0 {
+            assert_eq!(deliver(&mut sender, number..number + 200).await, 0);
+            number += 200;
+        }
+        story.step("the oldest spans make room");
+
+        nyx.tree.shutdown(Duration::from_secs(10)).await;
+        story.step("the tree stops");
+        story.holds(MOVES_ON_DISK);
+    });
 }
 
 #[test]
@@ -355,7 +463,7 @@ fn every_family_moves_when_it_should() {
             DestinationConfig { sampling_rate: 0.0, ..quick("none", &none.endpoint()) },
         ];
         let nyx = Nyx::start(destinations, |config| {
-            config.log = nyx_telemetry::tree::LogForm::Memory { max_bytes: 512 << 10 };
+            config.log = LogForm::Memory { max_bytes: 512 << 10 };
             config.io_threads = 1;
             config.max_connections = 2;
             config.intensity = Intensity { max_restarts: 3, window: Duration::from_secs(60) };
@@ -444,27 +552,7 @@ fn every_family_moves_when_it_should() {
         story.step("the metrics crash for good");
         assert!(nyx.stats().balanced);
 
-        let names: Vec<&str> = MOVES.iter().map(|(name, ..)| name.trim_end_matches("_sum")).collect();
-        assert_eq!(names, ALL.iter().map(|family| family.name).collect::<Vec<_>>());
-        for (name, labels, moved) in MOVES {
-            match moved {
-                By(what) => {
-                    let at = story.steps.iter().position(|(step, _)| step == what);
-                    let at = at.unwrap_or_else(|| panic!("no step {what:?}"));
-                    let sum = |at: usize| story.steps[at].1.sum(name, labels);
-                    assert_ne!(sum(at - 1), sum(at), "{name} {labels:?} when {what}");
-                }
-                Is(value) => {
-                    for (step, page) in &story.steps {
-                        let sample = page.select(name, labels).next();
-                        assert_eq!(sample, Some(*value), "{name} {labels:?} when {step}");
-                    }
-                }
-                Elsewhere(place) => {
-                    assert!(story.page().select(name, labels).next().is_some(), "{name}, see {place}");
-                }
-            }
-        }
+        story.holds(MOVES);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let age = now.as_secs_f64() - story.page().sum("nyx_start_time_seconds", &[]);
         assert!((0.0..600.0).contains(&age), "started {age} s ago");

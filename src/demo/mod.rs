@@ -1,6 +1,7 @@
 //! The demonstration: the real actor system and doors, simulated connections, and a destination of its own.
 
 mod destination;
+mod folder;
 mod load;
 
 use std::{
@@ -18,12 +19,14 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use self::{
     destination::Destination,
+    folder::Folder,
     load::{Load, Shape},
 };
 use crate::{
     cli::DemoArgs,
     config::{Config, Environment},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
+    log_folder,
     run::{Daemon, Signals},
 };
 
@@ -40,7 +43,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// [`SOFTWARE`] where the ledger does not balance in the end, [`UNAVAILABLE`] where it cannot start.
 pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let destination = Destination::start().map_err(unavailable)?;
-    let config = configuration(&destination)?;
+    let folder = Folder::new().map_err(unavailable)?;
+    let config = configuration(&destination, &folder)?;
     actix_rt::System::new().block_on(show(args, &config, &destination))
 }
 
@@ -48,10 +52,15 @@ fn unavailable(error: impl Display) -> Failure {
     Failure::new(UNAVAILABLE, format!("the demo cannot start: {error}"))
 }
 
-/// The built-in settings, on free ports and with the demo's own destination.
-fn configuration(destination: &Destination) -> Result<Config, Failure> {
+/// The built-in settings, on free ports and with the demo's own destination and folder.
+fn configuration(destination: &Destination, folder: &Folder) -> Result<Config, Failure> {
     let endpoint = format!("http://{}", destination.address);
+    let dir =
+        folder.path().to_str().ok_or_else(|| unavailable("the temporary folder's name is not UTF-8"))?;
     let environment = [
+        ("NYX__LOG__DIR", dir),
+        // A few seconds of spans fit wherever temporary files do.
+        ("NYX__LOG__MIN_FREE_BYTES", "0"),
         ("NYX__TELEMETRY__OTLP_ENDPOINT", endpoint.as_str()),
         ("NYX__TELEMETRY__SERVICE_NAME", "demo-node"),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
@@ -61,8 +70,9 @@ fn configuration(destination: &Destination) -> Result<Config, Failure> {
 }
 
 async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Result<(), Failure> {
-    let daemon = Daemon::start(config).await?;
     let mut signals = Signals::new()?;
+    let Some(log) = log_folder::open(config, &mut signals).await? else { return Ok(()) };
+    let daemon = Daemon::start(config, log).await?;
     let Some(ListenAddr::Tcp(door)) = daemon.grpc else {
         return Err(unavailable("the demo's door is not on a TCP address".to_owned()));
     };

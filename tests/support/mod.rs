@@ -10,8 +10,10 @@
     reason = "the helpers of tests are tests"
 )]
 
+pub mod folder;
 pub mod http;
 pub mod load;
+pub mod process;
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, ops::Range, time::Duration};
 

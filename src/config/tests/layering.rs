@@ -70,6 +70,7 @@ fn the_defaults_that_the_library_has_too_are_the_same() {
     assert_eq!(config.telemetry.prometheus_enabled, tree.measure);
     let LogForm::Memory { max_bytes } = tree.log else { panic!("the library's default is memory") };
     assert_eq!(config.log.memory_max_bytes, max_bytes);
+    assert_eq!(config.log.checkpoint_interval, tree.checkpoint_interval);
     let log = SegmentLogConfig::new("/nowhere");
     assert_eq!(
         (config.log.durability, config.log.max_bytes, config.log.when_full),
