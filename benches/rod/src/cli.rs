@@ -1,28 +1,31 @@
-//! The command line: `sink`, `load`, `run`, `hold` and `scale`.
+//! The command line: `sink`, `load`, `run`, `hold`, `scale` and `idle`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::process::{Command as Process, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::log_folder::Mount;
+use crate::programs::{nyx_path, rotel_path, work_folder};
 use crate::report::Summary;
-use crate::run::{self, Settings, Subject};
+use crate::run::{self, Settings};
 use crate::sink::{self, Faults, lock};
 use crate::spans::{RUN_MAX, SEQUENCE_MAX};
+use crate::subject::{Durability, Nyx, Subject};
 use crate::tally::Tally;
-use crate::{hold, interrupted, load, process, scale};
+use crate::{hold, idle, interrupted, load, log_folder, process, scale};
 
 /// A sink's memory is a byte a span number.
 const CAPACITY_MAX: u64 = 200_000_000;
 /// An address has about 28,000 ports for outgoing connections.
 const CONNECTIONS_MAX: i64 = 25_000;
-/// Spans that are sent while the connections are idle.
-const SCALE_SPANS: u64 = 2_048;
+/// Spans that are sent while the connections are idle, or before a daemon is.
+const FEW_SPANS: u64 = 2_048;
 const _: () = assert!(CAPACITY_MAX < SEQUENCE_MAX);
 
 /// Load generator, counting sink and runner for telemetry daemons.
@@ -47,6 +50,35 @@ pub(crate) enum Command {
     /// Measures nyx with many idle connections, held by a process of their own; prints JSON. Ends with 0 only if the
     /// daemon worked meanwhile, ended every connection in order and exited with 0.
     Scale(ScaleOptions),
+    /// Measures what nyx takes without traffic, after it has had a little; prints JSON. Costs are not judged.
+    Idle(IdleOptions),
+}
+
+/// nyx-daemon, and its log.
+#[derive(Debug, Args)]
+pub(crate) struct NyxOptions {
+    /// nyx-daemon's binary; auto builds it in release form.
+    #[arg(long, default_value = "auto")]
+    nyx: String,
+    /// What the log of nyx keeps (log.durability): each form is measured by itself, in turn with the others.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["process"])]
+    durability: Vec<Durability>,
+    /// Where the logs go, in a fresh folder for each trial, removed after it; by default target/rod, unless that is in
+    /// memory (tmpfs).
+    #[arg(long)]
+    log_dir: Option<PathBuf>,
+    /// A further setting of nyx's, as --nyx-env NYX__SECTION__KEY=value; may be repeated.
+    #[arg(long, value_parser = setting)]
+    nyx_env: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleOptions {
+    #[command(flatten)]
+    nyx: NyxOptions,
+    /// How long each is watched, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -143,7 +175,7 @@ pub(crate) struct Shape {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// How often each program is measured.
+    /// How often each program (and each form of the log) is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,
     /// Spans of each trial, after the warm-up.
@@ -160,18 +192,14 @@ pub(crate) struct RunOptions {
     /// No program at all, load straight to sink: what the rod itself costs and can do.
     #[arg(long)]
     direct: bool,
-    /// nyx-daemon's binary; auto builds it in release form.
-    #[arg(long, default_value = "auto")]
-    nyx: String,
+    #[command(flatten)]
+    nyx: NyxOptions,
     /// Rotel's binary; auto takes the one that install-rotel.sh installs from PyPI.
     #[arg(long, default_value = "auto")]
     rotel: String,
     /// A further argument of Rotel's, as --rotel-arg=--batch-max-size=512; may be repeated.
     #[arg(long, allow_hyphen_values = true)]
     rotel_arg: Vec<String>,
-    /// A further setting of nyx's, as --nyx-env NYX__SECTION__KEY=value; may be repeated.
-    #[arg(long, value_parser = setting)]
-    nyx_env: Vec<(String, String)>,
     /// Where the JSON goes; by default target/rod/last.json.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -208,6 +236,12 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode, String> {
                 stopped = interrupted() => stopped.map(|()| ExitCode::from(130)),
             }
         }
+        Command::Idle(options) => {
+            tokio::select! {
+                done = idle(&options) => done,
+                stopped = interrupted() => stopped.map(|()| ExitCode::from(130)),
+            }
+        }
     }
 }
 
@@ -224,18 +258,13 @@ async fn hold(options: &HoldOptions) -> Result<ExitCode, String> {
 }
 
 async fn scale(options: &ScaleOptions) -> Result<ExitCode, String> {
-    let folder = work_folder()?;
-    let nyx = Subject::Nyx(nyx_path(&options.nyx)?, options.nyx_env.clone());
-    let settings = Settings {
-        spans: SCALE_SPANS,
-        warm_up: 0,
-        per_request: 512,
-        connections: 1,
-        in_flight: 1,
-        rate: None,
-        limit: Duration::from_secs(30),
-        folder,
-    };
+    // Connections cost the same whatever the log keeps.
+    let nyx = Subject::Nyx(Nyx {
+        path: nyx_path(&options.nyx)?,
+        durability: Durability::Memory,
+        environment: options.nyx_env.clone(),
+    });
+    let settings = few_spans(work_folder()?)?;
     let rod = std::env::current_exe().map_err(|why| format!("cannot find this program: {why}"))?;
     let idle = Duration::from_secs(options.idle_seconds);
     let scale = scale::measure(&nyx, &settings, &rod, options.connections as usize, idle).await?;
@@ -243,11 +272,59 @@ async fn scale(options: &ScaleOptions) -> Result<ExitCode, String> {
     Ok(exit(scale.is_good()))
 }
 
-/// Where the rod writes; made if it is not there.
-fn work_folder() -> Result<PathBuf, String> {
-    let folder = target_folder().join("rod");
-    std::fs::create_dir_all(&folder).map_err(|why| format!("cannot create {}: {why}", folder.display()))?;
-    Ok(folder)
+async fn idle(options: &IdleOptions) -> Result<ExitCode, String> {
+    let settings = few_spans(options.nyx.log_base()?)?;
+    let mut figures = Vec::new();
+    for subject in options.nyx.subjects()? {
+        figures.push(idle::measure(&subject, &settings, Duration::from_secs(options.seconds)).await?);
+    }
+    print_json(&figures)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The settings of measurements in which the spans are not what is measured.
+fn few_spans(log_base: PathBuf) -> Result<Settings, String> {
+    Ok(Settings {
+        spans: FEW_SPANS,
+        warm_up: 0,
+        per_request: 512,
+        connections: 1,
+        in_flight: 1,
+        rate: None,
+        limit: Duration::from_secs(30),
+        folder: work_folder()?,
+        log_base,
+    })
+}
+
+impl NyxOptions {
+    /// Each form of the log that is asked for, once.
+    fn subjects(&self) -> Result<Vec<Subject>, String> {
+        let path = nyx_path(&self.nyx)?;
+        let mut subjects = Vec::new();
+        for (index, durability) in self.durability.iter().copied().enumerate() {
+            if !self.durability.iter().take(index).any(|before| *before == durability) {
+                let (path, environment) = (path.clone(), self.nyx_env.clone());
+                subjects.push(Subject::Nyx(Nyx { path, durability, environment }));
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// Where the logs go: not into memory unless told to.
+    fn log_base(&self) -> Result<PathBuf, String> {
+        let on_disk = self.durability.iter().any(|durability| *durability != Durability::Memory);
+        let base = self.log_dir.clone().map_or_else(work_folder, Ok)?;
+        let base =
+            std::fs::canonicalize(&base).map_err(|why| format!("cannot find {}: {why}", base.display()))?;
+        match Mount::of(&base)? {
+            mount if on_disk && mount.is_in_memory() && self.log_dir.is_none() => {
+                let (base, kind) = (base.display(), mount.kind);
+                Err(format!("{base} is on {kind}, which keeps nothing: name a folder with --log-dir"))
+            }
+            _ => Ok(base),
+        }
+    }
 }
 
 async fn sink(options: &SinkOptions) -> Result<ExitCode, String> {
@@ -316,6 +393,7 @@ fn resolve(target: &str) -> Result<SocketAddr, String> {
 fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
     let folder = work_folder()?;
     let shape = &options.shape;
+    let has_nyx = !options.direct && options.programs.contains(&Which::Nyx);
     let settings = Settings {
         spans: options.spans,
         warm_up: options.warm_up,
@@ -324,14 +402,15 @@ fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
         in_flight: shape.in_flight.into(),
         rate: shape.rate()?,
         limit: Duration::from_secs(shape.max_seconds),
+        log_base: if has_nyx { options.nyx.log_base()? } else { folder.clone() },
         folder,
     };
     if options.direct {
         return Ok((vec![Subject::Direct], settings));
     }
     let mut subjects = Vec::new();
-    if options.programs.contains(&Which::Nyx) {
-        subjects.push(Subject::Nyx(nyx_path(&options.nyx)?, options.nyx_env.clone()));
+    if has_nyx {
+        subjects.extend(options.nyx.subjects()?);
     }
     if options.programs.contains(&Which::Rotel) {
         subjects.push(Subject::Rotel(rotel_path(&options.rotel)?, options.rotel_arg.clone()));
@@ -342,23 +421,21 @@ fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
 async fn run(options: &RunOptions, subjects: &[Subject], settings: &Settings) -> Result<ExitCode, String> {
     let versions: BTreeMap<_, _> = subjects
         .iter()
-        .map(|subject| (subject.name(), subject.path().map_or("no program".to_owned(), process::version)))
+        .map(|subject| (subject.program(), subject.path().map_or("no program".to_owned(), process::version)))
         .collect();
     let mut trials = Vec::new();
+    let work = work(settings, options)?;
     for pair in 0..options.pairs {
-        // Who goes first changes, so that a drift of the machine favours neither.
-        let mut order: Vec<_> = subjects.iter().collect();
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for subject in order {
+        // Each goes first in its turn, so that a drift of the machine favours none.
+        let first = pair as usize % subjects.len().max(1);
+        for subject in subjects.iter().cycle().skip(first).take(subjects.len()) {
             let run_id = trials.len() as u32 + 1;
             let trial = run::trial(subject, settings, run_id).await?;
             say(&format!("pair {}: {}", pair + 1, serde_json::to_string(&trial).unwrap_or_default()));
             trials.push(trial);
         }
     }
-    let summary = Summary::new(versions, work(settings, options), trials);
+    let summary = Summary::new(versions, work, trials);
     let path = options.json.clone().unwrap_or_else(|| settings.folder.join("last.json"));
     let json = serde_json::to_vec_pretty(&summary).map_err(|why| why.to_string())?;
     std::fs::write(&path, json).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
@@ -367,66 +444,23 @@ async fn run(options: &RunOptions, subjects: &[Subject], settings: &Settings) ->
 }
 
 /// The work in words, for the report.
-fn work(settings: &Settings, options: &RunOptions) -> String {
+fn work(settings: &Settings, options: &RunOptions) -> Result<String, String> {
     let Settings { spans, warm_up, per_request, connections, in_flight, rate, .. } = settings;
     let rate = rate.map_or("as fast as acknowledged".to_owned(), |rate| format!("{rate} spans/s"));
     let mut further = String::new();
     if !options.rotel_arg.is_empty() {
         further = format!("; Rotel's further arguments: {}", options.rotel_arg.join(" "));
     }
-    for (key, value) in &options.nyx_env {
+    for (key, value) in &options.nyx.nyx_env {
         further = format!("{further}; nyx with {key}={value}");
     }
-    format!(
+    if !options.direct && options.programs.contains(&Which::Nyx) {
+        further = format!("{further}; log.dir on {}", log_folder::describe(&settings.log_base)?);
+    }
+    Ok(format!(
         "{spans} spans of 350 bytes after {warm_up} to warm up, {per_request} a request, OTLP/gRPC, \
          sent without compression, {connections} connections with {in_flight} requests in flight each, {rate}{further}."
-    )
-}
-
-fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
-}
-
-fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
-}
-
-fn nyx_path(choice: &str) -> Result<PathBuf, String> {
-    if choice != "auto" {
-        return absolute(choice);
-    }
-    let mut build = Process::new("cargo");
-    build.args(["build", "--release", "--bin", "nyx-daemon"]).current_dir(workspace());
-    // Ours is for the report.
-    build.stdout(Stdio::null());
-    match build.status() {
-        Ok(status) if status.success() => {
-            absolute(&target_folder().join("release/nyx-daemon").to_string_lossy())
-        }
-        Ok(status) => Err(format!("building nyx-daemon failed ({status})")),
-        Err(why) => Err(format!("cannot run cargo: {why}")),
-    }
-}
-
-fn rotel_path(choice: &str) -> Result<PathBuf, String> {
-    if choice != "auto" {
-        return absolute(choice);
-    }
-    let script = workspace().join("benches/rod/install-rotel.sh");
-    let output = Process::new(&script)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|why| format!("cannot run {}: {why}", script.display()))?;
-    if !output.status.success() {
-        return Err(format!("{} failed ({})", script.display(), output.status));
-    }
-    absolute(String::from_utf8_lossy(&output.stdout).trim())
-}
-
-// The measured program starts in a folder of its own.
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    std::fs::canonicalize(path).map_err(|why| format!("cannot find {path}: {why}"))
+    ))
 }
 
 fn exit(exact: bool) -> ExitCode {

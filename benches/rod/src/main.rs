@@ -4,16 +4,21 @@
 mod cli;
 mod grpc;
 mod hold;
+mod idle;
 mod ledger;
 mod load;
+mod log_folder;
 mod process;
+mod programs;
 mod report;
 mod run;
 mod scale;
 mod sink;
 mod spans;
+mod subject;
 mod tally;
 mod wire;
+mod written;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::written::Io;
+
 const READY_POLL: Duration = Duration::from_millis(20);
 const END_POLL: Duration = Duration::from_millis(2);
 /// The end of a program's output that stands in an error.
@@ -90,6 +92,12 @@ impl Program {
     pub(crate) fn usage(&self) -> Result<Usage, String> {
         usage(&self.child.id().to_string())
             .map_err(|why| format!("cannot read the program's use of resources: {why}{}", self.tail()))
+    }
+
+    /// What the kernel says that it has written so far, where it says it.
+    pub(crate) fn io(&self) -> Option<Io> {
+        let path = format!("/proc/{}/io", self.child.id());
+        Io::parse(&std::fs::read_to_string(path).ok()?)
     }
 
     /// Asks it to end, then insists after `limit`.

@@ -1,7 +1,7 @@
 //! The runner: each program in turn, several times in one run, between the same load and the same sink.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use crate::log_folder::LogFolder;
 use crate::process::{Program, Usage, json_page, own_usage};
 use crate::sink::{self, Faults, lock};
+use crate::subject::{Durability, Subject, nyx_environment, rotel_arguments};
 use crate::tally::{Tally, seconds};
+use crate::written::{LogCounts, Written};
 use crate::{ledger, load, tally};
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -27,34 +30,6 @@ const ARRIVAL_POLL: Duration = Duration::from_millis(2);
 const LEDGER_LIMIT: Duration = Duration::from_secs(5);
 const LEDGER_POLL: Duration = Duration::from_millis(50);
 
-/// What is measured.
-#[derive(Debug, Clone)]
-pub(crate) enum Subject {
-    /// Nothing: the load goes straight to the sink.
-    Direct,
-    /// The binary, and further environment.
-    Nyx(PathBuf, Vec<(String, String)>),
-    /// The binary, and further arguments.
-    Rotel(PathBuf, Vec<String>),
-}
-
-impl Subject {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Nyx(..) => "nyx",
-            Self::Rotel(..) => "rotel",
-        }
-    }
-
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Direct => None,
-            Self::Nyx(path, _) | Self::Rotel(path, _) => Some(path),
-        }
-    }
-}
-
 /// What all trials of one run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -67,10 +42,12 @@ pub(crate) struct Settings {
     /// The bound on the load and on the wait for the sink, each.
     pub(crate) limit: Duration,
     pub(crate) folder: PathBuf,
+    /// Where the daemons' logs are, each in a folder of its own.
+    pub(crate) log_base: PathBuf,
 }
 
 /// One trial's figures.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Trial {
     pub(crate) subject: &'static str,
     /// None when there is no program between load and sink.
@@ -86,6 +63,8 @@ pub(crate) struct Trial {
     pub(crate) spans_per_export: f64,
     /// The part of the exports that came compressed.
     pub(crate) exports_compressed: f64,
+    /// Over the trial; none when there is no program.
+    pub(crate) written: Option<Written>,
     pub(crate) load: load::Report,
     pub(crate) sink: tally::Report,
     /// Where the daemon's own ledger disagrees, or that it cannot be read; none for programs without a ledger.
@@ -97,6 +76,12 @@ impl Trial {
     pub(crate) fn is_exact(&self) -> bool {
         let lost = self.load.given_up + self.load.rejected;
         lost == 0 && self.sink.is_exact() && self.ledger_faults.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// What the kernel counted as dirtied for a byte that was sent.
+    pub(crate) fn dirtied_per_byte(&self) -> Option<f64> {
+        let dirtied = self.written?.kernel?.write_bytes;
+        Some(dirtied as f64 / self.load.bytes.max(1) as f64)
     }
 }
 
@@ -188,6 +173,7 @@ pub(crate) async fn trial(subject: &Subject, settings: &Settings, run: u32) -> R
         return Err(format!("{}: the warm-up did not reach the sink: {arrived:?}", subject.name()));
     }
     let requests_before = lock(&sink.tally).requests_seen();
+    let written_before = running.written().await;
     let before = running.usage()?;
     let rod_before = own_usage();
     let started = Instant::now();
@@ -197,6 +183,7 @@ pub(crate) async fn trial(subject: &Subject, settings: &Settings, run: u32) -> R
     let rod_after = own_usage();
     sleep(LINGER).await;
     let ledger_faults = running.ledger_faults(total).await;
+    let written = running.written().await.zip(written_before).map(|(after, before)| after.since(before));
     running.stop().await;
 
     let millions = settings.spans as f64 / 1e6;
@@ -215,6 +202,7 @@ pub(crate) async fn trial(subject: &Subject, settings: &Settings, run: u32) -> R
         peak_mb: after.map(|usage| round(usage.resident_peak_mb)),
         spans_per_export: (settings.spans as f64 / exports.max(1) as f64).round(),
         exports_compressed: round(exports_compressed),
+        written,
         load: sent,
         sink: report,
         ledger_faults,
@@ -234,6 +222,10 @@ pub(crate) struct Running {
     pub(crate) program: Option<Program>,
     pub(crate) door: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
+    /// What its log is to keep, for programs that have one.
+    durability: Option<Durability>,
+    /// Behind the program: removed when that has ended.
+    _log: Option<LogFolder>,
 }
 
 impl Running {
@@ -243,26 +235,31 @@ impl Running {
         sink: SocketAddr,
         run: u32,
     ) -> Result<Self, String> {
-        let (path, arguments, environment, door, admin) = match subject {
-            Subject::Direct => return Ok(Self { program: None, door: sink, admin: None }),
-            Subject::Nyx(path, further) => {
+        let mut running = Self { program: None, door: sink, admin: None, durability: None, _log: None };
+        let (path, arguments, environment) = match subject {
+            Subject::Direct => return Ok(running),
+            Subject::Nyx(nyx) => {
                 let (door, admin) = (free_address().await?, free_address().await?);
-                let state = settings.folder.join(format!("nyx-state-{run}"));
-                let mut environment = nyx_environment(door, admin, sink, &state);
-                environment.extend_from_slice(further);
-                (path, Vec::new(), environment, door, Some(admin))
+                let log = LogFolder::fresh(&settings.log_base, run)?;
+                let mut environment = nyx_environment(door, admin, sink, nyx.durability, log.path());
+                environment.extend_from_slice(&nyx.environment);
+                let durability = Some(nyx.durability);
+                running = Self { program: None, door, admin: Some(admin), durability, _log: Some(log) };
+                (&nyx.path, Vec::new(), environment)
             }
             Subject::Rotel(path, further) => {
-                let (door, http) = (free_address().await?, free_address().await?);
-                (path, rotel_arguments(door, http, sink, further), Vec::new(), door, None)
+                let http = free_address().await?;
+                running.door = free_address().await?;
+                (path, rotel_arguments(running.door, http, sink, further), Vec::new())
             }
         };
         let fault = |why| format!("{}: {why}", path.display());
         let log = settings.folder.join(format!("{}-{run}.log", subject.name()));
         let mut program =
             Program::start(path, &arguments, &environment, &settings.folder, log).map_err(fault)?;
-        program.ready(door, READY_LIMIT).await.map_err(fault)?;
-        Ok(Self { program: Some(program), door, admin })
+        program.ready(running.door, READY_LIMIT).await.map_err(fault)?;
+        running.program = Some(program);
+        Ok(running)
     }
 
     pub(crate) async fn settle(&self) -> Result<Option<Usage>, String> {
@@ -276,14 +273,24 @@ impl Running {
         self.program.as_ref().map(Program::usage).transpose()
     }
 
+    /// What it has written so far; none when there is no program.
+    pub(crate) async fn written(&self) -> Option<Written> {
+        let kernel = self.program.as_ref()?.io();
+        let log = match self.admin {
+            Some(admin) => json_page(admin, "/stats").await.as_ref().and_then(LogCounts::of),
+            None => None,
+        };
+        Some(Written { log, kernel })
+    }
+
     // The last acknowledgements may reach the daemon's ledger after the last span reached the sink. A daemon
     // that ought to have the page and does not show it is at fault too.
     async fn ledger_faults(&self, sent: u64) -> Option<Vec<String>> {
-        let admin = self.admin?;
+        let (admin, durability) = self.admin.zip(self.durability)?;
         let until = Instant::now() + LEDGER_LIMIT;
         loop {
             let faults = match json_page(admin, "/stats").await {
-                Some(page) => ledger::disagreements(&page, sent),
+                Some(page) => ledger::disagreements(&page, sent, durability),
                 None => vec![format!("http://{admin}/stats does not answer with a page of JSON")],
             };
             if faults.is_empty() || Instant::now() >= until {
@@ -293,46 +300,11 @@ impl Running {
         }
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(program) = self.program.take() {
             program.stop(STOP_LIMIT).await;
         }
     }
-}
-
-fn nyx_environment(
-    door: SocketAddr,
-    admin: SocketAddr,
-    sink: SocketAddr,
-    state: &Path,
-) -> Vec<(String, String)> {
-    [
-        ("NYX__INGEST__GRPC__LISTEN", door.to_string()),
-        ("NYX__TELEMETRY__PROMETHEUS_ADDR", admin.to_string()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")),
-        ("NYX__LOG__DURABILITY", "memory".to_owned()),
-        ("NYX__LOG__DIR", state.display().to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .to_vec()
-}
-
-/// Forwarding only; everything else as Rotel has it by default (batches of up to 8,192 spans or 200 ms). It is asked
-/// not to compress, which 0.0.1a15 does nevertheless: the report tells what came.
-fn rotel_arguments(door: SocketAddr, http: SocketAddr, sink: SocketAddr, further: &[String]) -> Vec<String> {
-    let mut arguments = vec!["start".to_owned()];
-    for (option, value) in [
-        ("--otlp-grpc-endpoint", door.to_string()),
-        ("--otlp-http-endpoint", http.to_string()),
-        ("--exporter", "otlp".to_owned()),
-        ("--otlp-exporter-endpoint", format!("http://{sink}")),
-        ("--otlp-exporter-protocol", "grpc".to_owned()),
-        ("--otlp-exporter-compression", "none".to_owned()),
-    ] {
-        arguments.extend([option.to_owned(), value]);
-    }
-    arguments.extend_from_slice(further);
-    arguments
 }
 
 /// An address that was free a moment ago.
@@ -356,6 +328,7 @@ mod tests {
             rate: None,
             limit: Duration::from_secs(60),
             folder: std::env::temp_dir(),
+            log_base: std::env::temp_dir(),
         };
         let trial = crate::runtime().unwrap().block_on(trial(&Subject::Direct, &settings, 5)).unwrap();
         assert!(trial.is_exact(), "{trial:?}");
@@ -368,23 +341,18 @@ mod tests {
         let faults = crate::runtime().unwrap().block_on(async {
             tokio::time::pause();
             let nowhere = free_address().await.unwrap();
-            let running = Running { program: None, door: nowhere, admin: Some(nowhere) };
+            let running = Running {
+                program: None,
+                door: nowhere,
+                admin: Some(nowhere),
+                durability: Some(Durability::Process),
+                _log: None,
+            };
             (
                 running.ledger_faults(1).await,
                 format!("http://{nowhere}/stats does not answer with a page of JSON"),
             )
         });
         assert_eq!(faults.0, Some(vec![faults.1]));
-    }
-
-    #[test]
-    fn rotel_is_told_to_forward_without_compression() {
-        let [door, http, sink] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        assert_eq!(
-            rotel_arguments(door, http, sink, &["--batch-max-size=512".to_owned()]).join(" "),
-            "start --otlp-grpc-endpoint 127.0.0.1:1 --otlp-http-endpoint 127.0.0.1:2 --exporter otlp \
-             --otlp-exporter-endpoint http://127.0.0.1:3 --otlp-exporter-protocol grpc \
-             --otlp-exporter-compression none --batch-max-size=512"
-        );
     }
 }

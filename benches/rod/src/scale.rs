@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::process::{Program, Usage, json_page, text_page};
-use crate::run::{Running, Settings, SinkThread, Subject, round};
+use crate::run::{Running, Settings, SinkThread, round};
 use crate::sink::lock;
+use crate::subject::Subject;
 use crate::tally::seconds;
 use crate::{hold, load};
 
@@ -67,8 +68,8 @@ pub(crate) async fn measure(
     idle: Duration,
 ) -> Result<Scale, String> {
     let mut subject = subject.clone();
-    if let Subject::Nyx(_, further) = &mut subject {
-        further.push(("NYX__INGEST__MAX_CONNECTIONS".to_owned(), (connections + SPARE).to_string()));
+    if let Subject::Nyx(nyx) = &mut subject {
+        nyx.environment.push(("NYX__INGEST__MAX_CONNECTIONS".to_owned(), (connections + SPARE).to_string()));
     }
     let sink = SinkThread::start(RUN, settings.spans).await?;
     let mut daemon = Running::start(&subject, settings, sink.address, RUN).await?;

@@ -56,7 +56,7 @@ pub(crate) struct Counts {
 }
 
 /// The report of a sink.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) expected: u64,
     pub(crate) missing: u64,
