@@ -75,7 +75,7 @@ pub struct OpenLog {
 
 impl OpenLog {
     /// Opens the folder. It blocks: recovery reads the last segment, 64 MiB as a rule, and nothing else of the
-    /// backlog. The lock is held until the last clone is gone.
+    /// backlog. The lock is held until the log is closed, or the last clone is gone.
     ///
     /// # Errors
     /// [`OpenError`], and the folder is as it was.
@@ -114,7 +114,7 @@ impl OpenLog {
             state: Mutex::new(state),
             end,
             dirty: AtomicBool::new(false),
-            _lock: lock,
+            lock: Mutex::new(lock),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -35,8 +35,8 @@ pub(super) struct Shared {
     pub(super) end: AtomicU64,
     /// A position has moved, and the writer has been told.
     pub(super) dirty: AtomicBool,
-    /// Held as long as anybody has the log; `None` in tests on a simulated disk.
-    pub(super) _lock: Option<DirLock>,
+    /// Held until the log is closed, or nobody has it any more; `None` in tests on a simulated disk.
+    pub(super) lock: Mutex<Option<DirLock>>,
 }
 
 #[derive(Debug)]

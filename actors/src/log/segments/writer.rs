@@ -118,12 +118,14 @@ impl Writer {
         self.busy(false);
     }
 
-    /// Makes everything durable and says so, for the next start.
+    /// Makes everything durable and says so, for the next start, and gives the folder free.
     pub fn close(&mut self) {
         self.busy(true);
         self.settle();
         self.finish();
         self.busy(false);
+        // Nothing is written any more, though somebody may still look at the log.
+        drop(self.shared.lock.lock().take());
     }
 
     fn busy(&self, is: bool) {
