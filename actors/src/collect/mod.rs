@@ -74,7 +74,8 @@ impl SpanCollector {
         if let Some(metrics) = &self.metrics {
             let deltas = std::iter::once(delta).chain(accepted.map(|(_, delta)| delta)).collect();
             // What is not delivered shows as a gap, and is read from the log.
-            let _gap = metrics.try_send(SpansMeasured { first, end: outcome.end, deltas });
+            let GroupOutcome { end, committed_unix, .. } = *outcome;
+            let _gap = metrics.try_send(SpansMeasured { first, end, committed_unix, deltas });
         }
     }
 }

@@ -45,14 +45,14 @@ fn count_record(red: &RedShared, scratch: &mut RedScratch, record: &Record, now:
     let scanned = scan(&record.bytes, |span| {
         if at >= counted && at < record.end() && !scratch.try_observe(span) {
             // The scratch is full of series: count what it has, and the span finds room.
-            counted = flush(red, scratch, counted, now);
+            counted = flush(red, scratch, counted, record);
             scratch.observe(span);
         }
         at = at.saturating_add(1);
     });
     match scanned {
         Ok(_) => {
-            flush(red, scratch, counted, now);
+            flush(red, scratch, counted, record);
             red.skip(at, record.end(), now, |unmeasured| &mut unmeasured.damaged);
         }
         Err(fault) => {
@@ -63,9 +63,9 @@ fn count_record(red: &RedShared, scratch: &mut RedScratch, record: &Record, now:
     }
 }
 
-/// Counts what the scratch has gathered from ordinal `first` on; returns the ordinal behind it.
-fn flush(red: &RedShared, scratch: &mut RedScratch, first: Ordinal, now: Duration) -> Ordinal {
+/// Counts what the scratch has gathered of a record from ordinal `first` on; returns the ordinal behind it.
+fn flush(red: &RedShared, scratch: &mut RedScratch, first: Ordinal, record: &Record) -> Ordinal {
     let delta = scratch.take();
-    red.merge_caught_up(first, &delta, now);
+    red.merge_caught_up(first, &delta, record.committed_unix);
     first.saturating_add(delta.spans())
 }

@@ -1,7 +1,7 @@
 //! The bytes of a checkpoint (level 0: pure). Numbers are little-endian, times in nanoseconds since the Unix epoch.
 //!
 //! ```text
-//! checkpoint  schema 8 · position 8 · created 8 · since 8 · caught up 8 · damaged 8 · released 8
+//! checkpoint  schema 8 · position 8 · created 8 · latest 8 · caught up 8 · damaged 8 · released 8
 //!             overflow 1 (0 or 1), and its counts · number of series 4, and the series in the order of their keys
 //! series      length 2 and service · length 2 and name · kind 1 · status 1 · counts
 //! counts      spans 8 · errors 8 · sum of durations 16 · created 8 · 8 for each bucket
@@ -34,8 +34,8 @@ pub(super) struct Checkpoint {
     pub(super) position: u64,
     /// When the counters that have no labels began at 0.
     pub(super) created: Duration,
-    /// When the series begin that are not here yet.
-    pub(super) since: Duration,
+    /// The latest commit that is counted.
+    pub(super) latest: Duration,
     pub(super) caught_up: u64,
     pub(super) unmeasured: Unmeasured,
     pub(super) overflow: Option<RedCounts>,
@@ -95,7 +95,7 @@ impl Checkpoint {
         let size: usize = self.series.iter().map(series_bytes).sum();
         let overflow = self.overflow.as_ref().map_or(0, counts_bytes);
         let mut out = Vec::with_capacity(HEAD_BYTES + 1 + overflow + 4 + size);
-        for number in [schema, self.position, nanos(self.created), nanos(self.since), self.caught_up] {
+        for number in [schema, self.position, nanos(self.created), nanos(self.latest), self.caught_up] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.unmeasured.damaged.to_le_bytes());
@@ -129,7 +129,7 @@ impl Checkpoint {
 
     fn take(fields: &mut Reader<'_>, buckets: usize, series_max: usize) -> Option<Self> {
         let position = fields.u64()?;
-        let (created, since) = (take_time(fields)?, take_time(fields)?);
+        let (created, latest) = (take_time(fields)?, take_time(fields)?);
         let caught_up = fields.u64()?;
         let unmeasured = Unmeasured { damaged: fields.u64()?, released: fields.u64()? };
         let overflow = match fields.u8()? {
@@ -146,7 +146,7 @@ impl Checkpoint {
             }
             series.push(next);
         }
-        Some(Self { position, created, since, caught_up, unmeasured, overflow, series })
+        Some(Self { position, created, latest, caught_up, unmeasured, overflow, series })
     }
 }
 

@@ -1,19 +1,14 @@
 //! How the counters stand to their checkpoints, and to what was on a page before the process began (level 0).
 //!
-//! A page must not show what the next process cannot repeat. Counts can be repeated: the checkpoint has them,
-//! or the log has the spans. When a series began cannot be read from the log. So it is said to have begun with
-//! the checkpoint before it, in which it was still 0, and a series that begins while a checkpoint is on its way
-//! is not shown until it is known which checkpoint that will be:
+//! After a restart the counters are those of the last checkpoint, and so behind what was shown before it. They are not
+//! shown until everything is counted again that the log held when it was opened. What they are then follows from the
+//! log alone: which spans are counted, in which order series found room, and when each began.
 //!
 //! ```text
-//! checkpoint k stored        k+1 begun                 k+1 stored
-//! ──────┬───────────────────────┬─────────────────────────┬──────────────► positions
-//!       │ began with k, shown   │ not shown yet           │ began with k+1, shown
+//! checkpoint          log's end when it was opened       log's end
+//! ────┬──────────────────────────┬──────────────────────────┬──► positions
+//!     │ restoring: not shown     │ shown                    │
 //! ```
-//!
-//! For the same reason nothing is shown until everything is counted again that the log held when it was opened.
-
-use std::time::Duration;
 
 /// Counting again what was counted before the process began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,27 +19,13 @@ pub struct Restoring {
     pub of: u64,
 }
 
-/// A checkpoint on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flight {
-    /// Every span before this ordinal is counted in it.
-    pub(super) position: u64,
-    /// When the series begin that it does not have.
-    pub(super) since: Duration,
-}
-
 /// What is known about checkpoints.
 #[derive(Debug)]
 pub(super) struct Continuity {
-    /// When new series begin; `None` where no checkpoint is ever stored: then when they are first counted.
-    since: Option<Duration>,
-    /// The position of the last checkpoint stored of these counters.
+    /// Whether checkpoints are stored.
+    durable: bool,
+    /// The position of the last one stored of these counters.
     stored: Option<u64>,
-    flight: Option<Flight>,
-    /// Nobody knows what became of an earlier one: its actor did not live to be told.
-    lost_sight: bool,
-    /// Series that begin here or later are not shown for now.
-    shown_before: u64,
     /// The position at the beginning of the process.
     began: u64,
     /// The log's end at the beginning of the process.
@@ -57,16 +38,14 @@ pub(super) struct Continuity {
 }
 
 impl Continuity {
-    /// Nothing outlives the process.
-    pub(super) fn volatile(position: u64) -> Self {
+    /// Counters that begin at 0, at `position` of a log that ends at `end`; without checkpoints unless it is
+    /// `durable`.
+    pub(super) fn fresh(durable: bool, position: u64, end: u64) -> Self {
         Self {
-            since: None,
+            durable,
             stored: None,
-            flight: None,
-            lost_sight: false,
-            shown_before: u64::MAX,
             began: position,
-            complete_from: position,
+            complete_from: end.max(position),
             goes_on: false,
             checkpoints: 0,
             errors: 0,
@@ -74,36 +53,19 @@ impl Continuity {
         }
     }
 
-    /// Counters that begin at 0, at `position` of a log that ends at `end`.
-    pub(super) fn fresh(position: u64, end: u64, now: Duration) -> Self {
-        let complete_from = end.max(position);
-        Self { since: Some(now), shown_before: position, complete_from, ..Self::volatile(position) }
+    /// Counters from the checkpoint at `position` of a log that ends at `end`.
+    pub(super) fn restored(position: u64, end: u64) -> Self {
+        Self { stored: Some(position), goes_on: true, ..Self::fresh(true, position, end) }
     }
 
-    /// Counters from a checkpoint.
-    pub(super) fn restored(checkpoint: Flight, end: u64) -> Self {
-        let Flight { position, since } = checkpoint;
-        Self {
-            since: Some(since),
-            stored: Some(position),
-            complete_from: end.max(position),
-            goes_on: true,
-            ..Self::volatile(position)
-        }
-    }
-
-    /// Counters begin at 0 again, at `position`.
-    pub(super) fn begin_anew(&mut self, position: u64, now: Duration) {
-        self.since = self.since.map(|since| since.max(now));
+    /// The counters begin at 0 again.
+    pub(super) fn begin_anew(&mut self) {
         self.stored = None;
-        self.flight = None;
-        self.lost_sight = false;
-        self.shown_before = position;
         self.goes_on = false;
     }
 
     pub(super) fn is_durable(&self) -> bool {
-        self.since.is_some()
+        self.durable
     }
 
     /// A checkpoint of these counters is stored.
@@ -111,14 +73,9 @@ impl Continuity {
         self.stored.is_some()
     }
 
-    /// When a series begins that is first counted now.
-    pub(super) fn since(&self, now: Duration) -> Duration {
-        self.since.unwrap_or(now)
-    }
-
-    /// Whether a series is shown that was first counted at this ordinal.
-    pub(super) fn is_shown(&self, born: u64) -> bool {
-        born < self.shown_before
+    /// Whether a checkpoint at this position is one that is not stored yet.
+    pub(super) fn is_worth_storing(&self, position: u64) -> bool {
+        self.durable && self.stored != Some(position)
     }
 
     /// What is still to be counted again, if anything is.
@@ -132,45 +89,14 @@ impl Continuity {
         self.goes_on && position < self.complete_from
     }
 
-    /// A checkpoint at this position begins, unless it is stored already: when the series begin that it does
-    /// not have.
-    pub(super) fn begin(&mut self, position: u64, now: Duration) -> Option<Duration> {
-        let before = self.since?;
-        if self.stored == Some(position) {
-            return None;
-        }
-        // What was counted behind the last checkpoint may have been on a page, and began with that one. A clock that
-        // goes back does not make a beginning go back.
-        let since = if position < self.complete_from { before } else { before.max(now) };
-        self.shown_before = self.shown_before.min(position);
-        self.lost_sight |= self.flight.is_some();
-        self.flight = Some(Flight { position, since });
-        Some(since)
-    }
-
-    /// The checkpoint on its way is stored: series that begin behind it begin with it.
-    pub(super) fn stored(&mut self) -> Option<Flight> {
-        let flight = self.flight.take()?;
-        self.stored = Some(flight.position);
-        self.since = Some(flight.since);
-        self.lost_sight = false;
-        self.shown_before = u64::MAX;
-        self.checkpoints = self.checkpoints.saturating_add(1);
-        Some(flight)
-    }
-
-    /// The checkpoint on its way is not stored: the one before it counts, if there is one and it is known which.
-    pub(super) fn failed(&mut self) {
-        if self.flight.take().is_some() {
+    /// The checkpoint at this position is stored, or is not, for this reason. Returns the reason before.
+    pub(super) fn answered(&mut self, position: u64, error: Option<String>) -> Option<String> {
+        if error.is_none() {
+            self.stored = Some(position);
+            self.checkpoints = self.checkpoints.saturating_add(1);
+        } else {
             self.errors = self.errors.saturating_add(1);
-            if self.stored.is_some() && !self.lost_sight {
-                self.shown_before = u64::MAX;
-            }
         }
-    }
-
-    /// Remembers why the last checkpoint is not stored, `None` where it is; returns what was known before.
-    pub(super) fn replace_error(&mut self, error: Option<String>) -> Option<String> {
         std::mem::replace(&mut self.error, error)
     }
 
@@ -191,58 +117,28 @@ impl Continuity {
 mod tests {
     use super::*;
 
-    const T0: Duration = Duration::from_secs(100);
-    const T1: Duration = Duration::from_secs(200);
-    const T2: Duration = Duration::from_secs(300);
-
     #[test]
-    fn a_series_begins_with_the_last_checkpoint_that_does_not_have_it() {
-        let mut it = Continuity::fresh(0, 0, T0);
-        it.begin(0, T1);
-        it.failed();
-        assert!(!it.is_shown(0), "before the first checkpoint");
-        assert_eq!(it.begin(0, T1), Some(T1));
-        assert_eq!(it.stored(), Some(Flight { position: 0, since: T1 }));
-        assert_eq!((it.since(T2), it.is_shown(0)), (T1, true));
-        assert_eq!(it.begin(0, T2), None, "it is stored");
-        assert_eq!(it.begin(5, T2), Some(T2));
-        assert_eq!((it.is_shown(4), it.is_shown(5), it.since(T2)), (true, false, T1));
-        it.failed();
-        assert_eq!((it.is_shown(5), it.since(T2)), (true, T1));
-        assert_eq!(it.begin(5, T0), Some(T1), "a clock that goes back");
-        assert_eq!((it.checkpoints(), it.errors()), (1, 2));
-    }
-
-    #[test]
-    fn what_may_have_been_shown_by_an_earlier_process_begins_as_it_did_there() {
-        let mut it = Continuity::restored(Flight { position: 10, since: T0 }, 100);
+    fn counters_are_behind_until_the_end_that_the_log_had_is_reached() {
+        let it = Continuity::restored(10, 100);
         assert_eq!(it.restoring(50), Some(Restoring { done: 40, of: 90 }));
-        assert_eq!(it.begin(50, T1), Some(T0), "series between 50 and 100 began with the checkpoint at 10");
-        assert_eq!(it.stored(), Some(Flight { position: 50, since: T0 }));
-        assert_eq!((it.begin(100, T1), it.restoring(100)), (Some(T1), None));
-    }
-
-    #[test]
-    fn nothing_is_shown_that_began_behind_a_checkpoint_that_may_be_stored_or_not() {
-        let mut it = Continuity::restored(Flight { position: 10, since: T0 }, 10);
-        assert_eq!(it.begin(20, T1), Some(T1));
-        // The actor is gone, and nobody is told of this one.
-        assert_eq!(it.begin(30, T2), Some(T2));
-        it.failed();
-        assert_eq!((it.is_shown(19), it.is_shown(20)), (true, false));
-        assert_eq!(it.begin(40, T2), Some(T2));
-        it.stored();
-        assert!(it.is_shown(20));
-    }
-
-    #[test]
-    fn counters_that_begin_anew_are_not_mixed_up_with_those_before() {
-        let mut it = Continuity::restored(Flight { position: 10, since: T0 }, 100);
         assert!(it.would_go_back(99) && !it.would_go_back(100));
-        it.begin(20, T1);
-        it.begin_anew(60, T2);
-        assert_eq!(it.stored(), None, "the checkpoint on its way is of the counters before");
-        assert_eq!((it.is_stored(), it.is_shown(60), it.since(T2)), (false, false, T2));
-        assert!(!it.would_go_back(60), "once is enough");
+        assert_eq!(it.restoring(100), None);
+        assert_eq!(Continuity::fresh(true, 0, 0).restoring(0), None);
+        assert!(!Continuity::fresh(true, 0, 100).would_go_back(0), "nothing was claimed");
+    }
+
+    #[test]
+    fn a_checkpoint_is_worth_storing_where_none_is() {
+        let mut it = Continuity::fresh(true, 0, 0);
+        assert!(it.is_worth_storing(0));
+        assert_eq!(it.answered(0, None), None);
+        assert!(!it.is_worth_storing(0) && it.is_worth_storing(1));
+        assert_eq!(it.answered(1, Some("full".to_owned())), None);
+        assert!(it.is_worth_storing(1));
+        assert_eq!(it.answered(1, None).as_deref(), Some("full"));
+        it.begin_anew();
+        assert!(it.is_worth_storing(1), "of other counters");
+        assert_eq!((it.checkpoints(), it.errors()), (2, 1));
+        assert!(!Continuity::fresh(false, 0, 0).is_worth_storing(1));
     }
 }

@@ -1,6 +1,6 @@
 //! What the metrics are told (level 2).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix::Message;
 
@@ -14,6 +14,8 @@ pub struct SpansMeasured {
     pub first: Ordinal,
     /// The ordinal behind the last span.
     pub end: Ordinal,
+    /// When they were committed, since the Unix epoch, as the log's records say.
+    pub committed_unix: Duration,
     /// What each batch adds.
     pub deltas: Vec<RedDelta>,
 }

@@ -25,10 +25,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Running,
     WrapFuture as _,
 };
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout},
-};
+use tokio::{runtime::Handle, time::Instant};
 
 pub use bounds::{Bounds, BoundsError};
 pub use collector::{collect, kind_label, status_label};
@@ -38,7 +35,7 @@ pub use red::{LABEL_BYTES_MAX, RedDelta, RedEntry, RedKey, RedScratch};
 pub use shared::RedShared;
 pub use state::{Merge, RedCounts, RedSeries, RedSnapshot, RedState, SERIES_MAX_DEFAULT, Unmeasured};
 
-use crate::log::{LogFuture, LogStats, Ordinal, SpanLog};
+use crate::log::{LogStats, Ordinal, SpanLog};
 
 /// How often the actor looks whether the log has run ahead of it. A lost message is noticed with the next
 /// one; this is for the last one, which a full log that waits for the metrics would make the last for good.
@@ -49,10 +46,6 @@ pub const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Checkpoints are stored no more often than this, whatever the interval.
 const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// The actor is ready once the first checkpoint of new counters is stored, or after this long: a span that comes then
-/// has one before it.
-const FIRST_CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
 
 /// An actor that is to stop counts what the log still has for this long at most.
 const STOP_COUNT_MAX: Duration = Duration::from_secs(3);
@@ -152,41 +145,21 @@ impl MetricsActor {
 
     /// Stores a checkpoint, unless one is on its way or nothing was counted since the last.
     fn checkpoint(&mut self, ctx: &mut Context<Self>) {
-        if let Some(stored) = self.begin_checkpoint() {
-            ctx.spawn(stored.into_actor(self).map(Self::checkpointed));
-        }
-    }
-
-    fn begin_checkpoint(&mut self) -> Option<LogFuture<Result<(), String>>> {
         if self.storing {
-            return None;
+            return;
         }
-        let (position, bytes) = self.red.begin_checkpoint(state::unix_now())?;
+        let Some((position, bytes)) = self.red.checkpoint() else { return };
         self.storing = true;
-        Some(self.log.checkpoint(position, bytes))
-    }
-
-    fn checkpointed(stored: Result<(), String>, actor: &mut Self, ctx: &mut Context<Self>) {
-        actor.storing = false;
-        if actor.red.checkpointed(&stored) {
-            match stored {
-                Ok(()) => tracing::info!("span metrics are checkpointed again"),
-                Err(reason) => tracing::warn!(reason, "span metrics cannot be checkpointed"),
+        let stored = self.log.checkpoint(position, bytes);
+        ctx.spawn(stored.into_actor(self).map(move |stored, actor, ctx| {
+            actor.storing = false;
+            if actor.red.checkpointed(position, &stored) {
+                match stored {
+                    Ok(()) => tracing::info!("span metrics are checkpointed again"),
+                    Err(reason) => tracing::warn!(reason, "span metrics cannot be checkpointed"),
+                }
             }
-        }
-        actor.wind_up(ctx);
-    }
-
-    /// Stores the first checkpoint of new counters, and waits for it a while.
-    fn first_checkpoint(&mut self, ctx: &mut Context<Self>) {
-        let Some(mut stored) = self.begin_checkpoint() else { return };
-        let wait = async move {
-            let answer = timeout(FIRST_CHECKPOINT_WAIT, &mut stored).await;
-            answer.map_err(|_elapsed| stored)
-        };
-        ctx.wait(wait.into_actor(self).map(|answer, actor, ctx| match answer {
-            Ok(stored) => Self::checkpointed(stored, actor, ctx),
-            Err(late) => drop(ctx.spawn(late.into_actor(actor).map(Self::checkpointed))),
+            actor.wind_up(ctx);
         }));
     }
 
@@ -220,8 +193,9 @@ impl Actor for MetricsActor {
         ctx.run_interval(LOOK_INTERVAL, Self::look);
         if let Some(interval) = self.checkpoint_interval {
             ctx.run_interval(interval, Self::checkpoint);
+            // Counters that are new begin with a checkpoint: the next process goes on from here.
             if !self.red.is_stored() {
-                self.first_checkpoint(ctx);
+                self.checkpoint(ctx);
             }
         }
     }
@@ -244,14 +218,13 @@ impl Handler<SpansMeasured> for MetricsActor {
     type Result = ();
 
     fn handle(&mut self, message: SpansMeasured, ctx: &mut Self::Context) {
-        let SpansMeasured { first, end, deltas } = message;
+        let SpansMeasured { first, end, committed_unix, deltas } = message;
         let spans = deltas.iter().fold(0, |spans: u64, delta| spans.saturating_add(delta.spans()));
         // Deltas that do not add up would count what is not there; the log knows better.
         if first.saturating_add(spans) == end {
-            let now = state::unix_now();
             let mut at = first;
             for delta in &deltas {
-                if self.red.merge(at, delta, now) == Merge::Gap {
+                if self.red.merge(at, delta, committed_unix) == Merge::Gap {
                     break;
                 }
                 at = at.saturating_add(delta.spans());

@@ -38,11 +38,8 @@ impl RedShared {
         let (end, now) = (log.end(), unix_now());
         let durable = log.stats().durability != Durability::Memory;
         let fresh = |position: Ordinal| {
-            let (created, continuity) = match durable {
-                true => (Some(now), Continuity::fresh(position, end, now)),
-                false => (None, Continuity::volatile(position)),
-            };
-            RedState::at(Arc::clone(&bounds), series_max, position, created, continuity)
+            let continuity = Continuity::fresh(durable, position, end);
+            RedState::at(Arc::clone(&bounds), series_max, position, durable.then_some(now), continuity)
         };
         let broken = |position: Ordinal, why: &str| {
             tracing::warn!(position, why, "span metrics begin at 0");
@@ -81,8 +78,7 @@ impl RedShared {
         self.state.lock().position()
     }
 
-    /// The counters at this moment, as far as they may be shown: a series that is not in a checkpoint yet, while
-    /// one is on its way, is left out (see `continuity.rs`).
+    /// The counters at this moment.
     pub fn snapshot(&self) -> RedSnapshot {
         let mut snapshot = self.state.lock().snapshot();
         snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
@@ -102,12 +98,12 @@ impl RedShared {
     }
 
     /// [`RedState::merge`] under the lock.
-    pub fn merge(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
-        self.state.lock().merge(first, delta, now)
+    pub fn merge(&self, first: u64, delta: &RedDelta, committed: Duration) -> Merge {
+        self.state.lock().merge(first, delta, committed)
     }
 
-    pub(super) fn merge_caught_up(&self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
-        self.state.lock().merge_caught_up(first, delta, now)
+    pub(super) fn merge_caught_up(&self, first: u64, delta: &RedDelta, committed: Duration) -> Merge {
+        self.state.lock().merge_caught_up(first, delta, committed)
     }
 
     pub(super) fn skip(&self, from: u64, to: u64, now: Duration, choose: fn(&mut Unmeasured) -> &mut u64) {
@@ -128,25 +124,17 @@ impl RedShared {
         self.state.lock().continuity.is_stored()
     }
 
-    /// The position and bytes of a checkpoint that is about to be stored; `None` where it is stored already, or
-    /// none ever is. Every one but the last is to be [answered](Self::checkpointed).
-    pub(super) fn begin_checkpoint(&self, now: Duration) -> Option<(Ordinal, Bytes)> {
-        let checkpoint = self.state.lock().begin_checkpoint(now)?;
+    /// The position and bytes of a checkpoint; `None` where it is stored already, or none ever is.
+    pub(super) fn checkpoint(&self) -> Option<(Ordinal, Bytes)> {
+        let checkpoint = self.state.lock().checkpoint()?;
         Some((checkpoint.position, checkpoint.encode(self.schema)))
     }
 
-    /// The checkpoint is stored, or is not. Returns true where that is news: the first error, an error in other
-    /// words, or the first success after an error.
-    pub(super) fn checkpointed(&self, stored: &Result<(), String>) -> bool {
+    /// The checkpoint at this position is stored, or is not. Returns true where that is news: the first error, an
+    /// error in other words, or the first success after an error.
+    pub(super) fn checkpointed(&self, position: Ordinal, stored: &Result<(), String>) -> bool {
         let error = stored.as_ref().err().cloned();
-        let before = {
-            let mut state = self.state.lock();
-            match stored {
-                Ok(()) => state.checkpoint_stored(),
-                Err(_) => state.continuity.failed(),
-            }
-            state.continuity.replace_error(error)
-        };
+        let before = self.state.lock().continuity.answered(position, error);
         before.as_ref() != stored.as_ref().err()
     }
 }

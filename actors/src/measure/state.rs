@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use super::{
     Bounds, RedDelta,
     checkpoint::Checkpoint,
-    continuity::{Continuity, Flight, Restoring},
+    continuity::{Continuity, Restoring},
     red::{RedEntry, RedKey},
 };
 use crate::span::{SpanKind, StatusCode};
@@ -52,7 +52,7 @@ pub struct RedCounts {
     pub sum_nanos: u128,
     /// Spans in each bucket, not cumulated; one more than there are bounds.
     pub buckets: Box<[u64]>,
-    /// When the counts began at 0, since the Unix epoch.
+    /// When its first span was committed, since the Unix epoch: the counts were 0 before.
     pub created: Duration,
 }
 
@@ -101,29 +101,22 @@ pub struct RedSnapshot {
     pub checkpoint_error: Option<String>,
 }
 
-/// A series, as it is kept.
-#[derive(Debug)]
-struct Slot {
-    hash: u64,
-    series: RedSeries,
-    /// The first ordinal of the delta with its first span.
-    born: u64,
-}
-
 /// The RED counters: bounded, and without a byte of the log.
 #[derive(Debug)]
 pub struct RedState {
     bounds: Arc<Bounds>,
     hasher: RandomState,
     /// Has room for `series_max` from the start: nothing grows under the lock.
-    series: HashTable<Slot>,
+    series: HashTable<(u64, RedSeries)>,
     series_max: usize,
-    /// With the ordinal of its birth.
-    overflow: Option<(RedCounts, u64)>,
+    overflow: Option<RedCounts>,
     position: u64,
     unmeasured: Unmeasured,
     caught_up: u64,
     created: Option<Duration>,
+    /// The latest commit that is counted: no series begins before one that is in the log before it, whatever the
+    /// clock did.
+    latest: Duration,
     pub(super) continuity: Continuity,
 }
 
@@ -154,7 +147,7 @@ impl RedSeries {
 impl RedState {
     /// No series yet, nothing counted before ordinal 0, and nothing that outlives the process.
     pub fn new(bounds: Arc<Bounds>, series_max: usize) -> Self {
-        Self::at(bounds, series_max, 0, None, Continuity::volatile(0))
+        Self::at(bounds, series_max, 0, None, Continuity::fresh(false, 0, 0))
     }
 
     /// No series yet, nothing counted before `position`.
@@ -175,20 +168,21 @@ impl RedState {
             unmeasured: Unmeasured::default(),
             caught_up: 0,
             created,
+            latest: Duration::ZERO,
             continuity,
         }
     }
 
     /// The counters of a checkpoint, which has no more series than `series_max`; the log ends at `end`.
     pub(super) fn restored(bounds: Arc<Bounds>, series_max: usize, checkpoint: Checkpoint, end: u64) -> Self {
-        let Checkpoint { position, created, since, caught_up, unmeasured, overflow, series } = checkpoint;
-        let continuity = Continuity::restored(Flight { position, since }, end);
+        let Checkpoint { position, created, latest, caught_up, unmeasured, overflow, series } = checkpoint;
+        let continuity = Continuity::restored(position, end);
         let mut state = Self::at(bounds, series_max, position, Some(created), continuity);
         for series in series {
             let hash = state.hasher.hash_one(series.key());
-            state.series.insert_unique(hash, Slot { hash, series, born: 0 }, |slot| slot.hash);
+            state.series.insert_unique(hash, (hash, series), |(hash, _)| *hash);
         }
-        Self { caught_up, unmeasured, overflow: overflow.map(|counts| (counts, 0)), ..state }
+        Self { latest, caught_up, unmeasured, overflow, ..state }
     }
 
     /// Every span before this ordinal is counted.
@@ -196,8 +190,9 @@ impl RedState {
         self.position
     }
 
-    /// Counts the delta of the spans from ordinal `first` on, if they are the next ones. Whole or not at all.
-    pub fn merge(&mut self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
+    /// Counts the delta of the spans from ordinal `first` on, if they are the next ones. Whole or not at all. They were
+    /// committed at `committed`, since the Unix epoch: that is when series begin that they are the first of.
+    pub fn merge(&mut self, first: u64, delta: &RedDelta, committed: Duration) -> Merge {
         let end = first.saturating_add(delta.spans());
         if end <= self.position {
             return Merge::Already;
@@ -206,17 +201,17 @@ impl RedState {
         if first != self.position || !delta.is_complete() || !same_bounds {
             return Merge::Gap;
         }
-        let since = self.continuity.since(now);
+        self.latest = self.latest.max(committed);
         for entry in delta.entries() {
-            self.counts(&entry.key, since).add(&entry);
+            self.counts(&entry.key).add(&entry);
         }
         self.position = end;
         Merge::Counted
     }
 
     /// As [`Self::merge`], for a delta that was made by reading the log.
-    pub(super) fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, now: Duration) -> Merge {
-        let merge = self.merge(first, delta, now);
+    pub(super) fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, committed: Duration) -> Merge {
+        let merge = self.merge(first, delta, committed);
         if merge == Merge::Counted {
             self.caught_up = self.caught_up.saturating_add(delta.spans());
         }
@@ -240,12 +235,12 @@ impl RedState {
         }
         let anew = self.continuity.would_go_back(self.position);
         if anew {
-            self.continuity.begin_anew(to, now);
+            self.continuity.begin_anew();
             self.series.clear();
             self.overflow = None;
             self.unmeasured = Unmeasured::default();
             self.caught_up = 0;
-            self.created = Some(self.continuity.since(now));
+            self.created = Some(now);
         } else {
             let count = choose(&mut self.unmeasured);
             *count = count.saturating_add(to - self.position);
@@ -254,45 +249,34 @@ impl RedState {
         anew
     }
 
-    /// The counters for a checkpoint that is about to be stored; `None` where it is stored already, or none ever is.
-    pub(super) fn begin_checkpoint(&mut self, now: Duration) -> Option<Checkpoint> {
-        let since = self.continuity.begin(self.position, now)?;
-        let mut series = Vec::with_capacity(self.series.len());
-        series.extend(self.series.iter().map(|slot| slot.series.clone()));
+    /// The counters for a checkpoint; `None` where it is stored already, or none ever is.
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        if !self.continuity.is_worth_storing(self.position) {
+            return None;
+        }
         Some(Checkpoint {
             position: self.position,
-            created: self.created.unwrap_or(since),
-            since,
+            created: self.created.unwrap_or_default(),
+            latest: self.latest,
             caught_up: self.caught_up,
             unmeasured: self.unmeasured,
-            overflow: self.overflow.as_ref().map(|(counts, _)| counts.clone()),
-            series,
+            overflow: self.overflow.clone(),
+            series: self.all_series(),
         })
     }
 
-    /// The checkpoint is stored: the series that it does not have began with it.
-    pub(super) fn checkpoint_stored(&mut self) {
-        let Some(Flight { position, since }) = self.continuity.stored() else { return };
-        let series = self.series.iter_mut().map(|slot| (&mut slot.series.counts, slot.born));
-        let overflow = self.overflow.as_mut().map(|(counts, born)| (counts, *born));
-        for (counts, _) in series.chain(overflow).filter(|&(_, born)| born >= position) {
-            counts.created = since;
-        }
-    }
-
-    fn counts(&mut self, key: &RedKey<'_>, created: Duration) -> &mut RedCounts {
+    fn counts(&mut self, key: &RedKey<'_>) -> &mut RedCounts {
         let hash = self.hasher.hash_one(key);
-        let (buckets, born) = (self.bounds.buckets(), self.position);
+        let (buckets, created) = (self.bounds.buckets(), self.latest);
         let full = self.series.len() >= self.series_max;
-        let found = |slot: &Slot| slot.hash == hash && slot.series.key() == *key;
+        let found = |(other, series): &(u64, RedSeries)| *other == hash && series.key() == *key;
         // `find_entry` would borrow for too long in the branch of the overflow series.
         if full && self.series.find(hash, found).is_none() {
-            let (counts, _) = self.overflow.get_or_insert_with(|| (RedCounts::new(buckets, created), born));
-            return counts;
+            return self.overflow.get_or_insert_with(|| RedCounts::new(buckets, created));
         }
-        let slot = self
+        let (_, series) = self
             .series
-            .entry(hash, found, |slot| slot.hash)
+            .entry(hash, found, |(hash, _)| *hash)
             .or_insert_with(|| {
                 let series = RedSeries {
                     service: key.service.into(),
@@ -301,22 +285,24 @@ impl RedState {
                     status: key.status,
                     counts: RedCounts::new(buckets, created),
                 };
-                Slot { hash, series, born }
+                (hash, series)
             })
             .into_mut();
-        &mut slot.series.counts
+        &mut series.counts
+    }
+
+    fn all_series(&self) -> Vec<RedSeries> {
+        let mut series = Vec::with_capacity(self.series.len());
+        series.extend(self.series.iter().map(|(_, series)| series.clone()));
+        series
     }
 
     pub(super) fn snapshot(&self) -> RedSnapshot {
-        let shown = |born: u64| self.continuity.is_shown(born);
-        let mut series = Vec::with_capacity(self.series.len());
-        series.extend(self.series.iter().filter(|slot| shown(slot.born)).map(|slot| slot.series.clone()));
-        let overflow = self.overflow.as_ref().filter(|(_, born)| shown(*born));
         RedSnapshot {
             position: self.position,
             bounds: Arc::clone(&self.bounds),
-            series,
-            overflow: overflow.map(|(counts, _)| counts.clone()),
+            series: self.all_series(),
+            overflow: self.overflow.clone(),
             series_max: self.series_max,
             unmeasured: self.unmeasured,
             caught_up: self.caught_up,

@@ -6,6 +6,7 @@ use std::{
 
 use actix::Addr;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
@@ -254,19 +255,30 @@ impl Bench {
 
     /// Commits a batch of spans with these names; returns the message about it.
     fn commit(&self, names: &[String]) -> SpansMeasured {
-        let bytes = request(names);
-        self.commit_bytes(bytes, names.len() as u32, names)
+        self.commit_group(&[names])
     }
 
-    fn commit_bytes(&self, bytes: Bytes, spans: u32, names: &[String]) -> SpansMeasured {
+    /// Commits batches as one group.
+    fn commit_group(&self, batches: &[&[String]]) -> SpansMeasured {
+        let spans: Vec<_> =
+            batches.iter().map(|names| (request(names), names.len() as u32, names.to_vec())).collect();
+        self.commit_bytes(spans)
+    }
+
+    /// Commits batches of this many spans each, of which those with names are to be counted.
+    fn commit_bytes(&self, batches: Vec<(Bytes, u32, Vec<String>)>) -> SpansMeasured {
         let mut scratch = RedScratch::new(self.red().bounds().clone());
-        let _checked = scan(&bytes, |span| scratch.observe(span));
-        let (reply, mut receiver) = oneshot::channel();
-        let append = Append { bytes, pending: self.spans.scanned(spans), reply };
-        drop(self.log.commit(vec![append]));
-        let first = receiver.try_recv().unwrap().unwrap().first;
-        self.names.borrow_mut().extend(names.iter().cloned());
-        SpansMeasured { first, end: first + u64::from(spans), deltas: vec![scratch.take()] }
+        let (mut group, mut deltas) = (Vec::new(), Vec::new());
+        for (bytes, spans, names) in batches {
+            let _checked = scan(&bytes, |span| scratch.observe(span));
+            deltas.push(scratch.take());
+            let (reply, _receiver) = oneshot::channel();
+            group.push(Append { bytes, pending: self.spans.scanned(spans), reply });
+            self.names.borrow_mut().extend(names);
+        }
+        let outcome = self.log.commit(group).now_or_never().unwrap();
+        let GroupOutcome { firsts, end, committed_unix } = outcome;
+        SpansMeasured { first: firsts[0].unwrap(), end, committed_unix, deltas }
     }
 
     async fn tell(&self, message: SpansMeasured) {
@@ -325,6 +337,11 @@ impl Bench {
     }
 }
 
+fn again(message: &SpansMeasured) -> SpansMeasured {
+    let SpansMeasured { first, end, committed_unix, deltas } = message;
+    SpansMeasured { first: *first, end: *end, committed_unix: *committed_unix, deltas: deltas.clone() }
+}
+
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
@@ -362,9 +379,9 @@ fn messages_in_order_are_counted_without_reading_the_log_and_let_it_go() {
 fn a_message_that_comes_twice_counts_once() {
     run(async {
         let bench = Bench::new(0);
-        let SpansMeasured { first, end, deltas } = bench.commit(&names(&["a", "b"]));
+        let message = bench.commit(&names(&["a", "b"]));
         for _ in 0..2 {
-            bench.tell(SpansMeasured { first, end, deltas: deltas.clone() }).await;
+            bench.tell(again(&message)).await;
         }
         assert_eq!(bench.counted(), bench.committed());
         assert_eq!(bench.red().snapshot().caught_up, 0);
@@ -423,6 +440,7 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         let both = SpansMeasured {
             first: one.first,
             end: two.end,
+            committed_unix: two.committed_unix,
             deltas: one.deltas.iter().chain(&two.deltas).cloned().collect(),
         };
         bench.tell(one).await;
@@ -436,7 +454,8 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         let mut scratch = RedScratch::new(bench.red().bounds().clone());
         let part = request(&names(&["a", "b"]));
         scan(&part, |span| scratch.observe(span)).unwrap();
-        bench.tell(SpansMeasured { first: 0, end: 2, deltas: vec![scratch.take()] }).await;
+        let deltas = vec![scratch.take()];
+        bench.tell(SpansMeasured { end: 2, deltas, ..again(&whole) }).await;
         bench.tell(whole).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
@@ -449,8 +468,8 @@ fn deltas_that_do_not_add_up_are_not_believed() {
     run(async {
         let bench = Bench::new(0);
         let message = bench.commit(&names(&["a", "b"]));
-        let deltas = [message.deltas.clone(), message.deltas].concat();
-        bench.tell(SpansMeasured { first: 0, end: 2, deltas }).await;
+        let deltas = [&message.deltas[..], &message.deltas].concat();
+        bench.tell(SpansMeasured { deltas, ..message }).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
     });
@@ -492,7 +511,7 @@ fn a_record_that_does_not_scan_is_passed_and_counted_as_damaged() {
         let bench = Bench::new(0);
         drop(bench.commit(&names(&["a"])));
         let broken = [&request(&names(&["whole", "whole"]))[..], b"\x0a\xffbroken"].concat();
-        drop(bench.commit_bytes(broken.into(), 3, &[]));
+        drop(bench.commit_bytes(vec![(broken.into(), 3, vec![])]));
         let next = bench.commit(&names(&["b"]));
         bench.tell(next).await;
         bench.settle().await;
@@ -506,7 +525,7 @@ fn a_record_with_fewer_spans_than_it_says_leaves_the_rest_as_damaged() {
     run(async {
         let bench = Bench::new(0);
         let one = names(&["a"]);
-        drop(bench.commit_bytes(request(&one), 4, &one));
+        drop(bench.commit_bytes(vec![(request(&one), 4, one)]));
         let next = bench.commit(&names(&["b"]));
         bench.tell(next).await;
         bench.settle().await;
@@ -533,14 +552,13 @@ fn spans_that_the_log_let_go_of_are_passed_and_counted_as_released() {
 /// What may happen between two commits.
 #[derive(Debug, Clone)]
 enum Act {
-    Commit(Vec<u8>),
+    /// Commits batches as one group.
+    Commit(Vec<Vec<u8>>),
     /// Tells one of the messages that wait.
     Tell(usize),
     /// Tells one and keeps it, to be told again.
     TellAndKeep(usize),
     Lose(usize),
-    /// Joins two messages that lie together.
-    Join(usize),
     Crash,
     /// Lets the actor run.
     Run(usize),
@@ -548,11 +566,10 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => prop::collection::vec(0u8..5, 1..20).prop_map(Act::Commit),
+        4 => prop::collection::vec(prop::collection::vec(0u8..5, 1..20), 1..3).prop_map(Act::Commit),
         3 => any::<usize>().prop_map(Act::Tell),
         1 => any::<usize>().prop_map(Act::TellAndKeep),
         1 => any::<usize>().prop_map(Act::Lose),
-        1 => any::<usize>().prop_map(Act::Join),
         1 => Just(Act::Crash),
         2 => (0usize..6).prop_map(Act::Run),
     ]
@@ -561,9 +578,11 @@ fn act() -> impl Strategy<Value = Act> {
 async fn perform(bench: &Bench, waiting: &mut Vec<SpansMeasured>, act: Act) {
     let pick = |i: usize, len: usize| i.checked_rem(len);
     match act {
-        Act::Commit(spans) => {
-            let batch: Vec<String> = spans.iter().map(|name| format!("n{name}")).collect();
-            waiting.push(bench.commit(&batch));
+        Act::Commit(batches) => {
+            let batches: Vec<Vec<String>> =
+                batches.iter().map(|spans| spans.iter().map(|name| format!("n{name}")).collect()).collect();
+            let batches: Vec<_> = batches.iter().map(Vec::as_slice).collect();
+            waiting.push(bench.commit_group(&batches));
         }
         Act::Tell(i) => {
             if let Some(i) = pick(i, waiting.len()) {
@@ -572,22 +591,12 @@ async fn perform(bench: &Bench, waiting: &mut Vec<SpansMeasured>, act: Act) {
         }
         Act::TellAndKeep(i) => {
             if let Some(i) = pick(i, waiting.len()) {
-                let SpansMeasured { first, end, deltas } = &waiting[i];
-                bench.tell(SpansMeasured { first: *first, end: *end, deltas: deltas.clone() }).await;
+                bench.tell(again(&waiting[i])).await;
             }
         }
         Act::Lose(i) => {
             if let Some(i) = pick(i, waiting.len()) {
                 drop(waiting.remove(i));
-            }
-        }
-        Act::Join(i) => {
-            if let Some(i) = pick(i, waiting.len().saturating_sub(1))
-                && waiting[i].end == waiting[i + 1].first
-            {
-                let second = waiting.remove(i + 1);
-                waiting[i].end = second.end;
-                waiting[i].deltas.extend(second.deltas);
             }
         }
         Act::Crash => bench.crash().await,

@@ -27,7 +27,7 @@ fn checkpoint() -> Checkpoint {
     Checkpoint {
         position: 600,
         created: Duration::from_secs(1),
-        since: Duration::from_secs(2),
+        latest: Duration::from_secs(2),
         caught_up: 3,
         unmeasured: Unmeasured { damaged: 4, released: 5 },
         overflow: Some(counts(9)),

@@ -54,7 +54,7 @@ fn a_delta_counts_once_and_only_at_the_position() {
 }
 
 #[test]
-fn a_series_is_created_when_its_first_span_is_counted() {
+fn a_series_is_created_when_its_first_span_was_committed() {
     let (bounds, mut state) = state(10);
     state.merge(0, &delta(&bounds, &["a"]), T0);
     state.merge(1, &delta(&bounds, &["a", "b"]), T1);
@@ -93,4 +93,12 @@ fn what_the_log_cannot_give_back_is_passed_and_counted() {
     state.skip(5, 6, T1, |unmeasured| &mut unmeasured.released);
     assert_eq!(state.snapshot().unmeasured, Unmeasured { damaged: 4, released: 1 });
     assert_eq!(state.position(), 6);
+}
+
+#[test]
+fn no_series_begins_before_one_that_was_committed_before_it_whatever_the_clock_did() {
+    let (bounds, mut state) = state(10);
+    state.merge(0, &delta(&bounds, &["a"]), T1);
+    state.merge(1, &delta(&bounds, &["b"]), T0);
+    assert_eq!(counts(&state), [("a".into(), 1, T1), ("b".into(), 1, T1)]);
 }

@@ -54,7 +54,7 @@ fn counts(page: &BTreeMap<String, (u64, Duration)>) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn the_first_checkpoint_is_stored_before_the_first_span_and_then_only_if_something_was_counted() {
+fn new_counters_begin_with_a_checkpoint_and_the_next_is_stored_if_something_was_counted() {
     run(async {
         let bench = durable(0);
         bench.let_run().await;
@@ -80,7 +80,7 @@ fn a_log_in_memory_gets_no_checkpoint() {
         bench.tell(message).await;
         bench.interval().await;
         assert_eq!(bench.asked(), 0);
-        assert!(bench.red().begin_checkpoint(Duration::ZERO).is_none());
+        assert!(bench.red().checkpoint().is_none());
         assert_eq!(bench.page().unwrap().len(), 1);
         assert_eq!(bench.red().snapshot().created, None, "with the process");
     });
@@ -215,29 +215,19 @@ fn counters_begin_anew_where_the_log_cannot_give_back_what_was_counted_before() 
 }
 
 #[test]
-fn a_series_that_begins_while_a_checkpoint_is_on_its_way_is_shown_when_it_is_stored_or_is_not() {
-    for result in [Ok(()), Err("no space left on device".to_owned())] {
-        run(async move {
-            let bench = durable(0);
-            bench.let_run().await;
-            let message = bench.commit(&names(&["old"]));
-            bench.tell(message).await;
-            let began = bench.page().unwrap()["old"].1;
-            bench.log.disk.lock().hold = true;
-            bench.interval().await;
-            let message = bench.commit(&names(&["new", "old"]));
-            bench.tell(message).await;
-            assert_eq!(counts(&bench.page().unwrap()), BTreeMap::from([("old".to_owned(), 2)]));
-            bench.log.release(result.clone());
-            bench.let_run().await;
-            let page = bench.page().unwrap();
-            assert_eq!(page["old"], (2, began));
-            assert_eq!(page["new"].1 > began, result.is_ok(), "with the last checkpoint without it");
-            bench.restart().await;
-            bench.settle().await;
-            assert_eq!(bench.page().unwrap(), page);
-        });
-    }
+fn a_series_begins_with_the_commit_of_its_first_span_whether_a_message_tells_it_or_the_log() {
+    run(async {
+        let bench = durable(0);
+        let message = bench.commit(&names(&["told"]));
+        let (told, committed) = (message.committed_unix, bench.commit(&names(&["read"])).committed_unix);
+        bench.tell(message).await;
+        bench.settle().await;
+        let page = bench.page().unwrap();
+        assert_eq!((page["told"], page["read"]), ((1, told), (1, committed)));
+        bench.restart().await;
+        bench.settle().await;
+        assert_eq!(bench.page().unwrap(), page);
+    });
 }
 
 #[test]
@@ -297,7 +287,7 @@ fn an_error_is_news_once_for_each_text_and_so_is_its_end() {
         };
         RedShared::restore(Bounds::default(), 1, &log)
     };
-    let news = |result: Result<(), &str>| red.checkpointed(&result.map_err(str::to_owned));
+    let news = |result: Result<(), &str>| red.checkpointed(0, &result.map_err(str::to_owned));
     let results = [Ok(()), Err("a"), Err("a"), Err("b"), Ok(()), Ok(())];
     assert_eq!(results.map(news), [false, true, false, true, true, false]);
 }
@@ -404,24 +394,6 @@ fn an_actor_that_stops_gives_up_when_its_time_is_over() {
         drop(bench.commit(&names(&["a"])));
         let took = bench.leave().await;
         assert!(took >= STOP_MAX && took <= STOP_MAX + Duration::from_millis(10), "{took:?}");
-    });
-}
-
-#[test]
-fn a_first_checkpoint_that_takes_long_is_not_waited_for_and_shows_nothing_before() {
-    run(async {
-        let bench = durable(0);
-        bench.log.disk.lock().hold = true;
-        let actor = bench.actor.borrow().clone();
-        let message = bench.commit(&names(&["a"]));
-        let told = actor.send(message);
-        let before = Instant::now();
-        told.await.unwrap();
-        assert!(before.elapsed() >= FIRST_CHECKPOINT_WAIT);
-        assert_eq!((bench.red().position(), bench.page()), (1, Some(BTreeMap::new())));
-        bench.log.release(Ok(()));
-        bench.let_run().await;
-        assert_eq!(counts(&bench.page().unwrap()), bench.reference());
     });
 }
 
