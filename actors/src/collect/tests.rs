@@ -160,6 +160,9 @@ fn what_arrives_during_a_commit_is_one_group() {
             assert_eq!(setup.wakes.recv().await.unwrap().end, end);
             let measured = setup.measured.recv().await.unwrap();
             assert_eq!((measured.first, measured.end, measured.deltas.len()), (first, end, deltas));
+            let limit = ReadLimit { spans: u64::MAX, bytes: usize::MAX };
+            let records = setup.log.memory.read(first, limit).await.unwrap();
+            assert_eq!(measured.committed_unix, records[0].committed_unix, "in the log's words");
         }
         assert!(setup.wakes.try_recv().is_err(), "one wake a group");
     });

@@ -34,7 +34,7 @@ pub(super) struct Checkpoint {
     pub(super) position: u64,
     /// When the counters that have no labels began at 0.
     pub(super) created: Duration,
-    /// The latest commit that is counted.
+    /// The latest commit that is counted; no series that is not here yet begins before it.
     pub(super) latest: Duration,
     pub(super) caught_up: u64,
     pub(super) unmeasured: Unmeasured,

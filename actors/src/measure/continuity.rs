@@ -24,13 +24,13 @@ pub struct Restoring {
 pub(super) struct Continuity {
     /// Whether checkpoints are stored.
     durable: bool,
-    /// The position of the last one stored of these counters.
+    /// The position of the last one that this process stored of these counters.
     stored: Option<u64>,
     /// The position at the beginning of the process.
     began: u64,
     /// The log's end at the beginning of the process.
     complete_from: u64,
-    /// The counters go on from a checkpoint: what lies between it and the log's end may have been on a page.
+    /// The counters go on from those of an earlier process: what the log held may have been on a page.
     goes_on: bool,
     checkpoints: u64,
     errors: u64,
@@ -38,24 +38,19 @@ pub(super) struct Continuity {
 }
 
 impl Continuity {
-    /// Counters that begin at 0, at `position` of a log that ends at `end`; without checkpoints unless it is
-    /// `durable`.
-    pub(super) fn fresh(durable: bool, position: u64, end: u64) -> Self {
+    /// Counters at `position` of a log that ends at `end`; without checkpoints, and with no process before this one,
+    /// unless it is `durable`.
+    pub(super) fn new(durable: bool, position: u64, end: u64) -> Self {
         Self {
             durable,
             stored: None,
             began: position,
             complete_from: end.max(position),
-            goes_on: false,
+            goes_on: durable,
             checkpoints: 0,
             errors: 0,
             error: None,
         }
-    }
-
-    /// Counters from the checkpoint at `position` of a log that ends at `end`.
-    pub(super) fn restored(position: u64, end: u64) -> Self {
-        Self { stored: Some(position), goes_on: true, ..Self::fresh(true, position, end) }
     }
 
     /// The counters begin at 0 again.
@@ -66,11 +61,6 @@ impl Continuity {
 
     pub(super) fn is_durable(&self) -> bool {
         self.durable
-    }
-
-    /// A checkpoint of these counters is stored.
-    pub(super) fn is_stored(&self) -> bool {
-        self.stored.is_some()
     }
 
     /// Whether a checkpoint at this position is one that is not stored yet.
@@ -119,18 +109,20 @@ mod tests {
 
     #[test]
     fn counters_are_behind_until_the_end_that_the_log_had_is_reached() {
-        let it = Continuity::restored(10, 100);
+        let mut it = Continuity::new(true, 10, 100);
         assert_eq!(it.restoring(50), Some(Restoring { done: 40, of: 90 }));
         assert!(it.would_go_back(99) && !it.would_go_back(100));
         assert_eq!(it.restoring(100), None);
-        assert_eq!(Continuity::fresh(true, 0, 0).restoring(0), None);
-        assert!(!Continuity::fresh(true, 0, 100).would_go_back(0), "nothing was claimed");
+        it.begin_anew();
+        assert!(!it.would_go_back(99), "once is enough");
+        assert_eq!(Continuity::new(true, 0, 0).restoring(0), None);
+        assert!(!Continuity::new(false, 0, 100).would_go_back(0), "nobody was before it");
     }
 
     #[test]
     fn a_checkpoint_is_worth_storing_where_none_is() {
-        let mut it = Continuity::fresh(true, 0, 0);
-        assert!(it.is_worth_storing(0));
+        let mut it = Continuity::new(true, 0, 0);
+        assert!(it.is_worth_storing(0), "though an earlier process stored it, on another boot perhaps");
         assert_eq!(it.answered(0, None), None);
         assert!(!it.is_worth_storing(0) && it.is_worth_storing(1));
         assert_eq!(it.answered(1, Some("full".to_owned())), None);
@@ -139,6 +131,6 @@ mod tests {
         it.begin_anew();
         assert!(it.is_worth_storing(1), "of other counters");
         assert_eq!((it.checkpoints(), it.errors()), (2, 1));
-        assert!(!Continuity::fresh(false, 0, 0).is_worth_storing(1));
+        assert!(!Continuity::new(false, 0, 0).is_worth_storing(1));
     }
 }

@@ -193,10 +193,8 @@ impl Actor for MetricsActor {
         ctx.run_interval(LOOK_INTERVAL, Self::look);
         if let Some(interval) = self.checkpoint_interval {
             ctx.run_interval(interval, Self::checkpoint);
-            // Counters that are new begin with a checkpoint: the next process goes on from here.
-            if !self.red.is_stored() {
-                self.checkpoint(ctx);
-            }
+            // The next process goes on from here; the log says on which boot of the machine it was stored.
+            self.checkpoint(ctx);
         }
     }
 

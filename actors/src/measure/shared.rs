@@ -38,14 +38,15 @@ impl RedShared {
         let (end, now) = (log.end(), unix_now());
         let durable = log.stats().durability != Durability::Memory;
         let fresh = |position: Ordinal| {
-            let continuity = Continuity::fresh(durable, position, end);
+            let continuity = Continuity::new(durable, position, end);
             RedState::at(Arc::clone(&bounds), series_max, position, durable.then_some(now), continuity)
         };
         let broken = |position: Ordinal, why: &str| {
             tracing::warn!(position, why, "span metrics begin at 0");
-            fresh(position)
+            fresh(position).not_before(now)
         };
         let state = match log.restored() {
+            // The log has everything that was ever counted, and when it was committed.
             Restored::Fresh(position) => fresh(position),
             Restored::Broken { position, why } => broken(position, &why),
             Restored::Checkpoint { position, bytes } => {
@@ -117,11 +118,6 @@ impl RedShared {
     /// Whether checkpoints are stored.
     pub(super) fn is_durable(&self) -> bool {
         self.state.lock().continuity.is_durable()
-    }
-
-    /// Whether a checkpoint of these counters is stored.
-    pub(super) fn is_stored(&self) -> bool {
-        self.state.lock().continuity.is_stored()
     }
 
     /// The position and bytes of a checkpoint; `None` where it is stored already, or none ever is.

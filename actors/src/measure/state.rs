@@ -114,8 +114,8 @@ pub struct RedState {
     unmeasured: Unmeasured,
     caught_up: u64,
     created: Option<Duration>,
-    /// The latest commit that is counted: no series begins before one that is in the log before it, whatever the
-    /// clock did.
+    /// The latest commit that is counted, or when the counters began at 0 again: no series begins before one that is
+    /// in the log before it, whatever the clock did, or with those that it is not to be mixed up with.
     latest: Duration,
     pub(super) continuity: Continuity,
 }
@@ -147,7 +147,7 @@ impl RedSeries {
 impl RedState {
     /// No series yet, nothing counted before ordinal 0, and nothing that outlives the process.
     pub fn new(bounds: Arc<Bounds>, series_max: usize) -> Self {
-        Self::at(bounds, series_max, 0, None, Continuity::fresh(false, 0, 0))
+        Self::at(bounds, series_max, 0, None, Continuity::new(false, 0, 0))
     }
 
     /// No series yet, nothing counted before `position`.
@@ -173,10 +173,15 @@ impl RedState {
         }
     }
 
+    /// No series begins before this moment.
+    pub(super) fn not_before(self, moment: Duration) -> Self {
+        Self { latest: self.latest.max(moment), ..self }
+    }
+
     /// The counters of a checkpoint, which has no more series than `series_max`; the log ends at `end`.
     pub(super) fn restored(bounds: Arc<Bounds>, series_max: usize, checkpoint: Checkpoint, end: u64) -> Self {
         let Checkpoint { position, created, latest, caught_up, unmeasured, overflow, series } = checkpoint;
-        let continuity = Continuity::restored(position, end);
+        let continuity = Continuity::new(true, position, end);
         let mut state = Self::at(bounds, series_max, position, Some(created), continuity);
         for series in series {
             let hash = state.hasher.hash_one(series.key());
@@ -240,7 +245,8 @@ impl RedState {
             self.overflow = None;
             self.unmeasured = Unmeasured::default();
             self.caught_up = 0;
-            self.created = Some(now);
+            self.latest = self.latest.max(now);
+            self.created = self.created.max(Some(now));
         } else {
             let count = choose(&mut self.unmeasured);
             *count = count.saturating_add(to - self.position);

@@ -221,7 +221,8 @@ struct Bench {
     red: RefCell<Arc<RedShared>>,
     actor: RefCell<Addr<MetricsActor>>,
     spans: Arc<SpanLedger>,
-    names: RefCell<Vec<String>>,
+    /// Each span's name, and when it was committed.
+    names: RefCell<Vec<(String, Duration)>>,
     series_max: usize,
 }
 
@@ -268,16 +269,17 @@ impl Bench {
     /// Commits batches of this many spans each, of which those with names are to be counted.
     fn commit_bytes(&self, batches: Vec<(Bytes, u32, Vec<String>)>) -> SpansMeasured {
         let mut scratch = RedScratch::new(self.red().bounds().clone());
-        let (mut group, mut deltas) = (Vec::new(), Vec::new());
+        let (mut group, mut deltas, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (bytes, spans, names) in batches {
             let _checked = scan(&bytes, |span| scratch.observe(span));
             deltas.push(scratch.take());
             let (reply, _receiver) = oneshot::channel();
             group.push(Append { bytes, pending: self.spans.scanned(spans), reply });
-            self.names.borrow_mut().extend(names);
+            all.extend(names);
         }
         let outcome = self.log.commit(group).now_or_never().unwrap();
         let GroupOutcome { firsts, end, committed_unix } = outcome;
+        self.names.borrow_mut().extend(all.into_iter().map(|name| (name, committed_unix)));
         SpansMeasured { first: firsts[0].unwrap(), end, committed_unix, deltas }
     }
 
@@ -296,6 +298,7 @@ impl Bench {
     async fn restart_with(&self, bounds: Bounds) {
         let actor = self.actor.borrow().clone();
         let _gone = actor.send(Crash).await;
+        self.log.disk.lock().held.clear();
         *self.red.borrow_mut() = Arc::new(RedShared::restore(bounds, self.series_max, &*self.log));
         *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red(), INTERVAL).start();
     }
@@ -332,7 +335,7 @@ impl Bench {
 
     fn committed(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
-        self.names.borrow().iter().for_each(|name| *counts.entry(name.clone()).or_default() += 1);
+        self.names.borrow().iter().for_each(|(name, _)| *counts.entry(name.clone()).or_default() += 1);
         counts
     }
 }

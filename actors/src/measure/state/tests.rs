@@ -102,3 +102,19 @@ fn no_series_begins_before_one_that_was_committed_before_it_whatever_the_clock_d
     state.merge(1, &delta(&bounds, &["b"]), T0);
     assert_eq!(counts(&state), [("a".into(), 1, T1), ("b".into(), 1, T1)]);
 }
+
+#[test]
+fn no_series_begins_before_the_counters_began_anew_in_the_next_process_either() {
+    let bounds = Arc::new(Bounds::default());
+    let anew = RedState::at(Arc::clone(&bounds), 1, 0, Some(T0), Continuity::new(true, 0, 10));
+    let mut anew = anew.not_before(T0);
+    anew.merge(0, &delta(&bounds, &["a"]), T0);
+    anew.skip(1, 3, T1, |unmeasured| &mut unmeasured.damaged);
+    let checkpoint = anew.checkpoint().unwrap();
+    assert_eq!((checkpoint.position, checkpoint.created, checkpoint.series.len()), (3, T1, 0));
+    for mut state in [anew, RedState::restored(Arc::clone(&bounds), 1, checkpoint, 10)] {
+        state.merge(3, &delta(&bounds, &["a", "b"]), T0);
+        assert_eq!(counts(&state), [("a".into(), 1, T1)]);
+        assert_eq!(state.snapshot().overflow.unwrap().created, T1);
+    }
+}

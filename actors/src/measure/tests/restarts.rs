@@ -31,15 +31,16 @@ impl Bench {
         snapshot.restoring.is_none().then(|| page.collect())
     }
 
-    /// What a plain reference counts.
-    fn reference(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for name in self.names.borrow().iter() {
-            let series = counts.keys().filter(|name| *name != OVERFLOW).count();
-            let fits = counts.contains_key(name) || series < self.series_max;
-            *counts.entry(if fits { name.clone() } else { OVERFLOW.to_owned() }).or_default() += 1;
+    /// What a plain reference counts, and when each first span was committed.
+    fn reference(&self) -> BTreeMap<String, (u64, Duration)> {
+        let (mut page, mut latest) = (BTreeMap::new(), Duration::ZERO);
+        for (name, committed) in self.names.borrow().iter() {
+            latest = latest.max(*committed);
+            let series = page.keys().filter(|name| *name != OVERFLOW).count();
+            let fits = page.contains_key(name) || series < self.series_max;
+            page.entry(if fits { name.clone() } else { OVERFLOW.to_owned() }).or_insert((0, latest)).0 += 1;
         }
-        counts
+        page
     }
 
     fn asked(&self) -> usize {
@@ -54,7 +55,7 @@ fn counts(page: &BTreeMap<String, (u64, Duration)>) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn new_counters_begin_with_a_checkpoint_and_the_next_is_stored_if_something_was_counted() {
+fn a_process_begins_with_a_checkpoint_and_the_next_is_stored_if_something_was_counted() {
     run(async {
         let bench = durable(0);
         bench.let_run().await;
@@ -69,6 +70,9 @@ fn new_counters_begin_with_a_checkpoint_and_the_next_is_stored_if_something_was_
         bench.interval().await;
         assert_eq!(bench.asked(), 2);
         assert_eq!(bench.red().snapshot().checkpoints, 2);
+        bench.restart().await;
+        bench.let_run().await;
+        assert_eq!((bench.log.stored_at(), bench.asked()), (Some(2), 3), "on this boot of the machine");
     });
 }
 
@@ -97,7 +101,7 @@ fn counters_go_on_from_the_checkpoint_and_what_the_log_has_behind_it() {
         let message = bench.commit(&names(&["a", "c"]));
         bench.tell(message).await;
         let before = bench.page().unwrap();
-        assert_eq!(counts(&before), bench.reference());
+        assert_eq!(before, bench.reference());
 
         bench.restart().await;
         assert_eq!(bench.red().position(), 3);
@@ -113,7 +117,7 @@ fn counters_go_on_from_the_checkpoint_and_what_the_log_has_behind_it() {
         bench.crash().await;
         bench.settle().await;
         assert_eq!(bench.red().snapshot().restoring, None, "only what the process began with is waited for");
-        assert_eq!(counts(&bench.page().unwrap()), bench.reference());
+        assert_eq!(bench.page().unwrap(), bench.reference());
     });
 }
 
@@ -209,8 +213,17 @@ fn counters_begin_anew_where_the_log_cannot_give_back_what_was_counted_before() 
         let after = bench.page().unwrap();
         assert_eq!(counts(&after), BTreeMap::from([("a".to_owned(), 1)]));
         assert!(after["a"].1 > before["a"].1, "it is another series by its beginning");
+        assert_eq!(bench.red().snapshot().created, Some(after["a"].1), "that of all these counters");
         assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
         assert_eq!(bench.log.stored_at(), Some(4));
+
+        let message = bench.commit(&names(&["a", "c"]));
+        bench.tell(message).await;
+        let (before, reference) = (bench.page().unwrap(), bench.reference());
+        assert_eq!((before["a"], before["c"]), ((2, after["a"].1), reference["c"]));
+        bench.restart().await;
+        bench.settle().await;
+        assert_eq!(bench.page().unwrap(), before, "the new beginning stays");
     });
 }
 
@@ -227,6 +240,31 @@ fn a_series_begins_with_the_commit_of_its_first_span_whether_a_message_tells_it_
         bench.restart().await;
         bench.settle().await;
         assert_eq!(bench.page().unwrap(), page);
+    });
+}
+
+#[test]
+fn counters_without_a_checkpoint_are_made_up_for_from_the_log_alone() {
+    run(async {
+        let bench = durable(0);
+        bench.log.disk.lock().hold = true;
+        bench.let_run().await;
+        let message = bench.commit(&names(&["a", "b"]));
+        bench.tell(message).await;
+        let message = bench.commit(&names(&["b", "c"]));
+        bench.tell(message).await;
+        let before = bench.page().unwrap();
+        assert_eq!(before, bench.reference(), "shown, though no checkpoint is stored");
+        bench.restart().await;
+        assert_eq!((bench.log.stored_at(), bench.page()), (None, None));
+        bench.settle().await;
+        assert_eq!(bench.page().unwrap(), before);
+
+        bench.log.disk.lock().damaged = Some((0, 2));
+        bench.restart().await;
+        bench.settle().await;
+        let after = bench.page().unwrap();
+        assert!(after["b"].0 < before["b"].0 && after["b"].1 > before["c"].1, "begun anew");
     });
 }
 
@@ -439,7 +477,6 @@ async fn meet(bench: &Bench, waiting: &mut Vec<SpansMeasured>, fate: Fate) {
             for _ in 0..stored {
                 bench.log.release(Ok(()));
             }
-            bench.log.disk.lock().held.clear();
             bench.restart().await;
         }
     }
@@ -449,14 +486,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn no_counter_goes_back_and_nothing_counts_twice_whatever_ends_the_process(
+    fn no_counter_goes_back_begins_anew_or_counts_twice_whatever_ends_the_process(
         fates in prop::collection::vec(fate(), 0..60),
         yields in 0usize..4,
         series_max in 1usize..6,
+        hold in any::<bool>(),
     ) {
         run(async move {
             let bench = Bench::with(yields, Durability::Process, series_max);
-            bench.let_run().await;
+            bench.log.disk.lock().hold = hold;
             let mut waiting = Vec::new();
             let mut shown: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
             let look = |shown: &mut BTreeMap<String, (u64, Duration)>| {
@@ -466,7 +504,10 @@ proptest! {
                     assert!(now >= *count && began == *created, "{name}: {count} {created:?}, {now} {began:?}");
                 }
                 let reference = bench.reference();
-                page.iter().for_each(|(name, (count, _))| assert!(reference[name] >= *count, "{name} {count}"));
+                for (name, (count, created)) in &page {
+                    let (most, committed) = reference[name];
+                    assert!(*count <= most && *created == committed, "{name}: {count} {created:?} {committed:?}");
+                }
                 *shown = page;
             };
             for fate in fates {
@@ -479,7 +520,7 @@ proptest! {
             bench.settle().await;
             bench.interval().await;
             look(&mut shown);
-            assert_eq!(counts(&shown), bench.reference());
+            assert_eq!(shown, bench.reference());
             assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
             assert_eq!(bench.log.stored_at(), Some(bench.log.end()));
         });
