@@ -26,7 +26,10 @@
 //! A segment ends where the next one begins: records at or behind the next segment's first ordinal do not count. So a segment
 //! that could not be cut back after a failed write, or whose last group failed to sync, is left as it is and continued elsewhere.
 
-use super::codec::{Reader, Writer};
+use super::{
+    codec::{Reader, Writer},
+    files::ordinal,
+};
 
 /// Bytes of a segment's header.
 const HEADER: usize = 64;
@@ -138,8 +141,8 @@ impl SegmentHeader {
         }
         let header = (|| {
             let synced = fields.u32()? & FLAG_SYNCED != 0;
-            let (key, sequence) = (fields.take()?, fields.u64()?);
-            Some(Self { key, synced, sequence, first: fields.u64()?, created: fields.u64()? })
+            let (key, sequence, first) = (fields.take()?, ordinal(&mut fields)?, ordinal(&mut fields)?);
+            Some(Self { key, synced, sequence, first, created: fields.u64()? })
         })();
         header.ok_or(damaged)
     }
@@ -183,11 +186,10 @@ impl RecordHeader {
         }
         let mut fields = Reader(fields.get(RECORD_MAGIC.len()..)?);
         let length = fields.u32()?;
-        let (sequence, first) = (fields.u64()?, fields.u64()?);
+        let (sequence, first) = (ordinal(&mut fields)?, ordinal(&mut fields)?);
         let (spans, group_left) = (fields.u32()?, fields.u32()?);
         let (committed, payload_sum) = (fields.u64()?, fields.u32()?);
-        first.checked_add(u64::from(spans)).filter(|_| spans > 0)?;
-        sequence.checked_add(1)?;
+        (spans > 0).then_some(())?;
         Some(Self { length, sequence, first, spans, group_left, committed, payload_sum })
     }
 
@@ -304,6 +306,16 @@ mod tests {
             let whole = RecordHeader::decode(&KEY, 128, &flipped)
                 .is_some_and(|header| header.checks(&KEY, 128, &flipped[RECORD_HEADER..]));
             assert!(!whole, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_log_gets_to_are_damage() {
+        for (sequence, first) in [(0, 1 << 62), (1 << 62, 0), (u64::MAX, u64::MAX)] {
+            let far = SegmentHeader { sequence, first, ..header() };
+            assert_eq!(SegmentHeader::decode(&far.encode()), Err(SegmentHeaderError::Damaged));
+            let fields = UnsealedHeader { length: 1, sequence, first, spans: 1, group_left: 0, committed: 0 };
+            assert_eq!(RecordHeader::decode(&KEY, 128, &RecordHeader::seal(&KEY, 128, b"x", fields)), None);
         }
     }
 

@@ -73,3 +73,54 @@ mod round {
         }
     }
 }
+
+mod forged {
+    use super::*;
+    use crate::log::{
+        ReadLimit,
+        conformance::wait,
+        disk::sim::SimDisk,
+        segments::format::{RecordHeader, SegmentHeader, UnsealedHeader},
+    };
+
+    const KEY: [u8; 16] = [7; 16];
+
+    /// A segment of records with these numbers, ordinals and spans, whose payloads are eight bytes.
+    fn segment(first: u64, records: &[(u64, u64, u32)]) -> Vec<u8> {
+        let header = SegmentHeader { key: KEY, synced: false, sequence: records[0].0, first, created: 0 };
+        let mut bytes = header.encode().to_vec();
+        for &(sequence, first, spans) in records {
+            let fields = UnsealedHeader { length: 8, sequence, first, spans, group_left: 0, committed: 0 };
+            let header = RecordHeader::seal(&KEY, bytes.len() as u64, b"payload.", fields);
+            bytes.extend_from_slice(&header);
+            bytes.extend_from_slice(b"payload.");
+        }
+        bytes
+    }
+
+    fn open(segments: &[Vec<u8>]) -> Inline {
+        let disk = SimDisk::with_dir("/log");
+        for (number, bytes) in (1..).zip(segments) {
+            disk.put(format!("/log/segments/{number:012}.segment"), bytes.clone());
+        }
+        let destinations = vec![LogDestination { name: "d".to_owned(), start: StartAt::Beginning }];
+        let config = SegmentLogConfig { measured: false, destinations, ..SegmentLogConfig::new("/log") };
+        Inline::open(Arc::new(disk), &config).unwrap()
+    }
+
+    #[test]
+    fn a_header_at_the_end_whose_ordinals_go_back_does_not_move_the_end_back() {
+        let mut bytes = segment(0, &[(0, 0, 50), (1, 3, 2)]);
+        *bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(open(&[bytes]).log.end(), 50);
+    }
+
+    #[test]
+    fn a_record_that_reaches_into_the_next_segment_is_damage() {
+        let log = open(&[segment(0, &[(0, 0, 10), (1, 10, 200)]), segment(20, &[(2, 20, 10)])]);
+        let wide = ReadLimit { spans: u64::MAX, bytes: usize::MAX };
+        assert_eq!(wait(log.log.read(10, wide)), Err(ReadError::Damaged { from: 10, to: 20 }));
+        let read = wait(log.log.read(20, wide)).unwrap();
+        assert_eq!(read.iter().map(|record| (record.first, record.spans)).collect::<Vec<_>>(), [(20, 10)]);
+    }
+}

@@ -88,21 +88,29 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// Where the file cannot be read and no readable record follows.
     pub(super) fn next(&mut self) -> io::Result<Option<Step>> {
-        let Point { offset, sequence, first } = self.next;
+        let Point { offset, first, .. } = self.next;
         if offset >= self.block.length || first >= self.end {
             return Ok(None);
         }
         let (header, trouble) = match self.at(offset) {
-            Ok(At::Record(header, payload)) if header.sequence >= sequence && header.first >= first => {
+            Ok(At::Record(header, payload)) if self.follows(&header) => {
                 return Ok(self.pass(header, offset, payload));
             }
-            Ok(At::Record(..) | At::Nothing) => (None, None),
-            Ok(At::Header(header)) => (Some(header), None),
+            Ok(At::Header(header)) if self.follows(&header) => (Some(header), None),
+            Ok(At::Record(..) | At::Header(_) | At::Nothing) => (None, None),
             Err(error) => (None, Some(error)),
         };
         let to = self.resync(offset, header, trouble)?;
         self.next.offset = to;
         Ok(Some(Step::Bad { from: offset, to, header }))
+    }
+
+    /// Whether its numbers can be those of a record behind the last one: they never go back, and no record reaches
+    /// into what is behind the walk's end.
+    fn follows(&self, header: &RecordHeader) -> bool {
+        let Point { sequence, first, .. } = self.next;
+        let within = header.end() <= self.end || header.first >= self.end;
+        header.sequence >= sequence && header.first >= first && within
     }
 
     fn pass(&mut self, header: RecordHeader, offset: u64, payload: Bytes) -> Option<Step> {
@@ -192,7 +200,7 @@ impl<'a> Walk<'a> {
                 let spans = header.first.checked_sub(first);
                 records.is_some_and(|records| records <= lost / RECORD_HEADER as u64)
                     && spans.is_some_and(|spans| spans <= lost)
-                    && header.first < self.end
+                    && header.end() <= self.end
             }
             At::Header(_) | At::Nothing => false,
         })
