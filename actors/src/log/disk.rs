@@ -5,6 +5,8 @@
 #[cfg(test)]
 #[allow(dead_code, reason = "tests use what they need of it")]
 pub(crate) mod abort;
+#[cfg(feature = "fuzzing")]
+pub(super) mod memory;
 #[cfg(test)]
 #[allow(dead_code, reason = "tests use what they need of it")]
 pub(crate) mod sim;

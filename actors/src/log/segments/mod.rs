@@ -21,6 +21,9 @@ mod config;
 mod dead_letters;
 mod files;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lock;
 mod open;
 mod positions;
@@ -29,7 +32,7 @@ mod read;
 mod segment;
 mod settle;
 mod shared;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 mod walk;
 mod writer;
