@@ -18,10 +18,11 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, Waker},
     thread,
 };
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc::{
@@ -76,6 +77,10 @@ pub(super) struct Queue<T> {
     type_of: fn(&T) -> &'static str,
     /// Makes a message that no handler survives, if there is such a thing.
     crash: Option<fn(&'static str) -> T>,
+    /// Without such a message: why the owner is to panic when it takes the next time.
+    doom: Mutex<Option<&'static str>>,
+    /// Wakes an owner that waits for that.
+    doomed: AtomicWaker,
     intake: Mutex<Intake<T>>,
 }
 
@@ -124,7 +129,8 @@ impl<T: Send> Queue<T> {
             abandoned: 0,
         };
         let (accepted, beats) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { sender, accepted, beats, type_of, crash, intake: Mutex::new(intake) }
+        let (doom, doomed) = (Mutex::new(None), AtomicWaker::new());
+        Self { sender, accepted, beats, type_of, crash, doom, doomed, intake: Mutex::new(intake) }
     }
 
     /// A slot, if there is one.
@@ -200,6 +206,16 @@ impl<T: Send> Queue<T> {
         }
     }
 
+    /// Panics if it was told to, with what was just taken in hand; otherwise `waker` is woken when it is.
+    #[allow(clippy::panic, reason = "that is what it is for")]
+    pub(super) fn crash_if_told(&self, waker: &Waker) {
+        self.doomed.register(waker);
+        let told = self.doom.lock().take();
+        if let Some(why) = told {
+            panic!("{why}");
+        }
+    }
+
     /// `incarnation` is done with what it had in hand, and takes nothing at present.
     pub(super) fn settle(&self, incarnation: u64) {
         let mut intake = self.intake.lock();
@@ -248,7 +264,8 @@ pub(super) trait Gate: Send + Sync {
     fn abandon(&self) -> u64;
     /// `incarnation` died: what it had in hand is lost. Returns the full name of its type.
     fn forfeit(&self, incarnation: u64) -> Option<&'static str>;
-    /// Takes a message that panics in its handler's place; closed to it where there is no such message.
+    /// Takes a message that panics in its handler's place; an owner that takes several at once panics with those that
+    /// it takes next, or with none if it waits.
     fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>>;
     /// Where the messages are.
     fn counts(&self) -> InboxCounts;
@@ -306,7 +323,14 @@ impl<T: Send> Gate for Queue<T> {
     }
 
     fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>> {
-        let Some(crash) = self.crash else { return Err(TrySendError::Closed(())) };
+        let Some(crash) = self.crash else {
+            if self.sender.is_closed() {
+                return Err(TrySendError::Closed(()));
+            }
+            *self.doom.lock() = Some(why);
+            self.doomed.wake();
+            return Ok(());
+        };
         match self.try_reserve() {
             Ok(slot) => {
                 self.fill(slot, crash(why));

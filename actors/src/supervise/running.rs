@@ -116,7 +116,8 @@ impl TreeMonitor {
         self.roll.iter().map(|vital| vital.record()).collect()
     }
 
-    /// As [`ActorRef::crash`](super::ActorRef::crash), for the actor of this name.
+    /// As [`ActorRef::crash`](super::ActorRef::crash), for the actor of this name; a thread panics with what it takes
+    /// next in hand, or at once if it waits.
     ///
     /// # Errors
     /// [`TrySendError`] where its inbox is full or closed, or no actor has this name.

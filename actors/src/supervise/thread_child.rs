@@ -51,9 +51,15 @@ impl<M: Send + 'static> ThreadContext<M> {
             self.life.register(&self.waker);
             let mut cx = TaskContext::from_waker(&self.waker);
             match self.inbox.take_many(self.incarnation, &mut cx, batch, max) {
-                Take::Next(()) => return true,
+                Take::Next(()) => {
+                    self.inbox.crash_if_told(&self.waker);
+                    return true;
+                }
                 // Woken by a sender or by its supervisor, or for no reason.
-                Take::Empty => thread::park(),
+                Take::Empty => {
+                    self.inbox.crash_if_told(&self.waker);
+                    thread::park();
+                }
                 Take::Drained | Take::Halted | Take::Fenced => return false,
             }
         }

@@ -285,3 +285,30 @@ fn a_sign_of_life_counts_as_progress() {
     queue.beat();
     assert_eq!((queue.standing().waiting, queue.standing() == before), (1, false));
 }
+
+#[test]
+fn a_thread_that_is_told_to_crash_does_so_while_it_waits_and_with_a_batch_in_hand() {
+    threads(async {
+        let mut root = root();
+        let numbers: Recipient<u32> = root.thread(spec("reader"), |thread| {
+            let mut batch = Vec::new();
+            while thread.recv(&mut batch, 8) {
+                batch.clear();
+            }
+            Ok(())
+        });
+        let running = root.start().await.unwrap();
+        running.monitor().crash("reader", "while it waits").unwrap();
+        come(|| record(&running, "reader").panics == 1).await;
+        assert_eq!(record(&running, "reader").inbox.lost, 0);
+        running.monitor().crash("reader", "with a batch").unwrap();
+        numbers.send(1).await.unwrap();
+        come(|| record(&running, "reader").panics == 2).await;
+        numbers.send(2).await.unwrap();
+        assert!(running.shutdown(MINUTE).await.is_clean());
+        let record = record(&running, "reader");
+        assert_eq!(record.last_failure.unwrap().message, "with a batch");
+        assert_eq!(record.inbox.handled + record.inbox.lost, 2, "{:?}", record.inbox);
+        assert!(running.monitor().crash("reader", "too late").is_err());
+    });
+}
