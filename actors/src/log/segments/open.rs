@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,13 +22,13 @@ use super::{
         records::Records,
     },
     checkpoint, clean,
-    config::{LogDestination, SegmentLogConfig, StartAt},
+    config::{LogDestination, SegmentLogConfig, StartAt, WhenFull},
     dead_letters::{self, LetterFile},
-    format::{DATA_START, SegmentHeader, SegmentHeaderError},
+    format::{DATA_START, RecordHeader, SegmentHeader, SegmentHeaderError},
     lock::DirLock,
     positions::{self, PositionFile},
-    quarantine::Quarantine,
-    segment::{Paths, Segment, number_of},
+    quarantine::{Quarantine, damaged_bytes},
+    segment::{Paths, Segment, file_name, number_of},
     shared::{Destination, Letters, Measured, Shared, State, Troubles},
     walk::{Point, Step, Walk},
 };
@@ -104,6 +105,7 @@ impl OpenLog {
         let (segments, next_number) = opening.segments()?;
         let (mut state, restored) = opening.state(config, segments, next_number)?;
         state.troubles.found = std::mem::take(&mut opening.found);
+        state.troubles.found_spans = opening.stats.damaged_spans;
         state.stats = DiskStats { quarantined_bytes: opening.quarantine.held(), ..opening.stats };
         let end = AtomicU64::new(state.end);
         let shared = Shared {
@@ -164,13 +166,31 @@ struct Opening<'a> {
     found: Vec<String>,
     stats: DiskStats,
     quarantine: Quarantine,
+    /// What is to be changed once everything was read.
+    changes: Vec<Change>,
+}
+
+/// A change to a folder that is being opened.
+enum Change {
+    /// Keep these bytes in the quarantine, by this name.
+    SetAside(String, Vec<u8>),
+    /// Move this file of so many bytes to the quarantine, by this name.
+    Move(PathBuf, String, u64),
+    Remove(PathBuf),
 }
 
 impl<'a> Opening<'a> {
     fn new(disk: &'a dyn Disk, paths: &'a Paths) -> Result<Self, OpenError> {
         let dir = paths.quarantine();
         let quarantine = Quarantine::open(disk, &dir, false).map_err(io_error("list", &dir))?;
-        Ok(Self { disk, paths, found: Vec::new(), stats: DiskStats::default(), quarantine })
+        Ok(Self {
+            disk,
+            paths,
+            found: Vec::new(),
+            stats: DiskStats::default(),
+            quarantine,
+            changes: Vec::new(),
+        })
     }
 
     /// The segments, oldest first, and the number of the next one. Only the last is read.
@@ -186,7 +206,7 @@ impl<'a> Opening<'a> {
             let before: Option<&mut Segment> = segments.back_mut();
             match before {
                 Some(before) if segment.begin.first < before.begin.first => {
-                    self.set_segment_aside(number, "does not follow the one before it")?;
+                    self.set_segment_aside(number, segment.length, "does not follow the one before it");
                     continue;
                 }
                 Some(before) => before.end = segment.begin.first,
@@ -215,23 +235,38 @@ impl<'a> Opening<'a> {
             Err(SegmentHeaderError::Version(found)) => Err(OpenError::Version { file: path, found }),
             // Made, and the process ended before it had its header: it never held anything.
             Err(SegmentHeaderError::Damaged) if length <= DATA_START => {
-                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                self.changes.push(Change::Remove(path));
                 Ok(None)
             }
             Err(SegmentHeaderError::Damaged) => {
-                self.set_segment_aside(number, "has no header that checks")?;
+                self.set_segment_aside(number, length, "has no header that checks");
                 Ok(None)
             }
         }
     }
 
     /// Moves a whole segment to the quarantine.
-    fn set_segment_aside(&mut self, number: u64, why: &str) -> Result<(), OpenError> {
-        let from = self.paths.segment(number);
-        let to = self.paths.quarantine().join(format!("{number:012}.segment"));
-        let length = self.disk.open(&from).and_then(|file| file.len()).unwrap_or_default();
-        self.disk.rename(&from, &to).map_err(io_error("set aside", &from))?;
+    fn set_segment_aside(&mut self, number: u64, length: u64, why: &str) {
+        self.changes.push(Change::Move(self.paths.segment(number), file_name(number), length));
         self.say(format!("segment {number} {why}: {length} bytes are in quarantine/"));
+    }
+
+    /// Makes the changes that were found to be due.
+    fn change(&mut self) -> Result<(), OpenError> {
+        for change in std::mem::take(&mut self.changes) {
+            match change {
+                Change::SetAside(name, bytes) => {
+                    if let Err(error) = self.quarantine.set_aside(self.disk, &name, &bytes) {
+                        tracing::warn!(%error, name, "damaged bytes cannot be set aside");
+                    }
+                }
+                Change::Move(from, name, length) => {
+                    let moved = self.quarantine.take(self.disk, &from, &name, length);
+                    moved.map_err(io_error("set aside", &from))?;
+                }
+                Change::Remove(path) => self.disk.remove(&path).map_err(io_error("remove", &path))?,
+            }
+        }
         Ok(())
     }
 
@@ -247,65 +282,40 @@ impl<'a> Opening<'a> {
         let length = segment.length;
         let mut walk = Walk::new(&*file, segment.key, segment.begin, length, Ordinal::MAX, BLOCK);
         let mut kept = segment.begin;
-        let mut bad: Option<(u64, u64)> = None;
+        let mut gap: Option<Gap> = None;
         segment.length = DATA_START.min(length);
-        loop {
-            match walk.next().map_err(io_error("read", &path))? {
-                // The write of this group came to no end: nobody was told that it is kept.
-                Some(Step::Record { header, offset, .. }) if header.group_end(offset) > length => {
-                    self.stats.torn_bytes += length - bad.map_or(offset, |(from, _)| from);
-                    break;
-                }
-                Some(Step::Record { header, offset, .. }) => {
-                    segment.note(Point { offset, sequence: header.sequence, first: header.first });
-                    if header.first > kept.first {
-                        let spans = header.first - kept.first;
-                        self.stats.damaged_spans += spans;
-                        segment.damage.insert(header.first);
-                        let (from, to) = bad.take().unwrap_or((offset, offset));
-                        self.bytes_aside(segment, from, to);
-                        self.say(format!("{spans} spans of segment {} are damaged", segment.number));
+        while let Some(step) = walk.next().map_err(io_error("read", &path))? {
+            match step {
+                Step::Record { header, offset, .. } => {
+                    let whole = header.group_end(offset) <= length;
+                    let torn_from = match gap.take() {
+                        Some(gap) if whole || gap.was_acknowledged(segment, offset) => {
+                            self.lost(segment, gap.from..offset, &mut kept, (header.first, header.sequence));
+                            offset
+                        }
+                        Some(gap) => gap.from,
+                        None => offset,
+                    };
+                    // The write of this group came to no end: nobody was told that it is kept.
+                    if !whole {
+                        self.stats.torn_bytes += length - torn_from;
+                        break;
                     }
-                    bad = None;
+                    segment.note(Point { offset, sequence: header.sequence, first: header.first });
                     kept = walk.point();
                     segment.length = kept.offset;
                 }
-                Some(Step::Bad { from, to, .. }) if to < length => bad = Some((from, to)),
-                Some(Step::Bad { from, to, header }) => {
-                    match header {
-                        Some(header) if header.group_end(from) > length => {
-                            self.stats.torn_bytes += to - from;
-                        }
-                        // The group is all there, and a process that is killed leaves no holes in it. (Where groups are
-                        // synced, a power cut may: this one's sync had not come to its end.)
-                        Some(header) if !segment.synced => {
-                            self.stats.damaged_spans += u64::from(header.spans);
-                            self.bytes_aside(segment, from, to);
-                            self.say(format!(
-                                "the last {} spans of segment {} are damaged",
-                                header.spans, segment.number
-                            ));
-                            kept.first = header.end();
-                            kept.sequence = header.sequence.saturating_add(1);
-                        }
-                        // A write that came to no end, or a damaged header: the bytes are kept, in case they say
-                        // anything.
-                        Some(_) | None => {
-                            self.stats.torn_bytes += to - from;
-                            let aside = self.bytes_aside(segment, from, to);
-                            if aside > 0 {
-                                let segment = segment.number;
-                                tracing::warn!(
-                                    segment,
-                                    bytes = aside,
-                                    "the end of the span log is unreadable: cut off and set aside"
-                                );
-                            }
-                        }
+                Step::Bad { from, to, header } => {
+                    if let Some(header) = header
+                        && let Some(gap) = gap.take_if(|gap| gap.was_acknowledged(segment, from))
+                    {
+                        self.lost(segment, gap.from..from, &mut kept, (header.first, header.sequence));
                     }
-                    break;
+                    let gap = gap.get_or_insert(Gap { from, header });
+                    if to == length {
+                        self.tail(segment, gap, to, &mut kept);
+                    }
                 }
-                None => break,
             }
         }
         segment.end = kept.first;
@@ -313,23 +323,61 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
+    /// The end of the last segment, which holds no record that checks.
+    fn tail(&mut self, segment: &mut Segment, gap: &Gap, to: u64, kept: &mut Point) {
+        match gap.header {
+            Some(header) if header.group_end(gap.from) > to => self.stats.torn_bytes += to - gap.from,
+            // The group is all there, and a process that is killed leaves no holes in it. (Where groups are
+            // synced, a power cut may: this one's sync had not come to its end.)
+            Some(header) if !segment.synced => {
+                let next = (header.end(), header.sequence.saturating_add(1));
+                self.lost(segment, gap.from..to, kept, next);
+            }
+            // A write that came to no end, or a damaged header: the bytes are kept, in case they say anything.
+            Some(_) | None => {
+                self.stats.torn_bytes += to - gap.from;
+                let aside = self.bytes_aside(segment, gap.from..to);
+                if aside > 0 {
+                    let segment = segment.number;
+                    tracing::warn!(
+                        segment,
+                        bytes = aside,
+                        "the end of the span log is unreadable: cut off and set aside"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts the spans between what is kept and what comes next, by ordinal and sequence.
+    fn lost(&mut self, segment: &mut Segment, bytes: Range<u64>, kept: &mut Point, next: (Ordinal, u64)) {
+        let spans = next.0.saturating_sub(kept.first);
+        if spans == 0 {
+            return;
+        }
+        self.stats.damaged_spans += spans;
+        segment.damage.insert(next.0);
+        self.bytes_aside(segment, bytes);
+        self.say(format!("{spans} spans of segment {} are damaged", segment.number));
+        (kept.first, kept.sequence) = next;
+    }
+
     /// Sets a segment's bytes aside that are not all zero; returns how many.
-    fn bytes_aside(&mut self, segment: &Segment, from: u64, to: u64) -> u64 {
+    fn bytes_aside(&mut self, segment: &Segment, bytes: Range<u64>) -> usize {
+        let Range { start: from, end: to } = bytes;
         let mut content = vec![0; usize::try_from((to - from).min(64 << 20)).unwrap_or_default()];
         let read = read_full(&*segment.file, &mut content, from).unwrap_or_default();
         content.truncate(read);
-        self.aside(&format!("{:012}-{from}", segment.number), &content)
+        self.aside(&damaged_bytes(segment.number, from), &content)
     }
 
     /// Sets bytes aside that are not all zero; returns how many.
-    fn aside(&mut self, name: &str, bytes: &[u8]) -> u64 {
+    fn aside(&mut self, name: &str, bytes: &[u8]) -> usize {
         if bytes.iter().all(|byte| *byte == 0) {
             return 0;
         }
-        self.quarantine.set_aside(self.disk, name, bytes).unwrap_or_else(|error| {
-            tracing::warn!(%error, name, "damaged bytes cannot be set aside");
-            0
-        })
+        self.changes.push(Change::SetAside(name.to_owned(), bytes.to_vec()));
+        bytes.len()
     }
 
     fn known_destinations(&self) -> Result<Vec<String>, OpenError> {
@@ -362,7 +410,7 @@ impl<'a> Opening<'a> {
             positions::Found::OtherVersion(found) => Err(OpenError::Version { file: path, found }),
             positions::Found::Damaged(bytes) => {
                 self.aside(&format!("{name}.position"), &bytes);
-                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                self.changes.push(Change::Remove(path));
                 self.say(format!(
                     "the position of {name} is damaged: it begins with the first span that the log holds"
                 ));
@@ -386,7 +434,7 @@ impl<'a> Opening<'a> {
             dead_letters::Found::Damaged(bytes) => {
                 self.aside(&format!("{name}.letters"), &bytes);
                 self.say(format!("the dead letters of {name} are damaged: they are in quarantine/"));
-                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+                self.changes.push(Change::Remove(path));
                 Ok(KeptLetters::default())
             }
         }
@@ -434,8 +482,10 @@ impl<'a> Opening<'a> {
             return Err(OpenError::Version { file: self.paths.checkpoint(), found });
         }
         // What was behind the last readable record and is known to somebody.
-        if let Some(last) = segments.back_mut() {
+        if let Some(last) = segments.back_mut().filter(|last| last.end < end) {
             last.end = end;
+            // Counted below.
+            last.damage.insert(end);
         }
         let start = segments.front().map_or(end, |first| first.begin.first);
         let destinations: Vec<Destination> = config
@@ -463,6 +513,13 @@ impl<'a> Opening<'a> {
             self.stats.damaged_spans += lost;
             self.say(format!("{lost} spans at the end of the log are lost: they never reached the disk"));
         }
+        let missing = waiting.filter(|_| config.when_full == WhenFull::Refuse).map(|waiting| waiting..start);
+        let missing = missing.unwrap_or_default();
+        if !missing.is_empty() {
+            let spans = missing.end - missing.start;
+            self.stats.damaged_spans += spans;
+            self.say(format!("{spans} spans at the beginning of the log are missing"));
+        }
         let path = self.paths.clean();
         let clean = clean::take(self.disk, &path).map_err(io_error("take", &path))?;
         if let clean::Taken::OtherVersion(found) = clean {
@@ -485,14 +542,15 @@ impl<'a> Opening<'a> {
                 queued,
                 "a destination is no longer configured: the log does not keep its spans"
             );
-            let path = self.paths.position(&name);
-            self.disk.remove(&path).map_err(io_error("remove", &path))?;
+            self.changes.push(Change::Remove(self.paths.position(&name)));
         }
+        self.change()?;
         let state = State {
             segments,
             next_number,
             next_sequence,
             end,
+            missing,
             cache: Records::default(),
             destinations,
             measured: config.measured.then_some(Measured { counted, stored: counted }),
@@ -500,6 +558,21 @@ impl<'a> Opening<'a> {
             troubles: Troubles::default(),
         };
         Ok((state, restored))
+    }
+}
+
+/// A damaged place of the last segment.
+struct Gap {
+    from: u64,
+    /// The header at its beginning, if that checks.
+    header: Option<RecordHeader>,
+}
+
+impl Gap {
+    /// Whether somebody was told that it is kept, when a header that checks follows at this offset. A process that is
+    /// killed leaves no holes in what it wrote; a power cut may, in the last group.
+    fn was_acknowledged(&self, segment: &Segment, next: u64) -> bool {
+        !segment.synced || self.header.is_some_and(|header| header.group_end(self.from) <= next)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::disk::{Disk, write_full},
+    super::disk::{Disk, DiskFile, write_full},
     files,
 };
 
@@ -45,8 +45,26 @@ impl Quarantine {
         self.held
     }
 
+    /// Moves a file of so many bytes here, whatever the bounds, under a name that begins with `name`.
+    pub(in crate::log) fn take(
+        &mut self,
+        disk: &dyn Disk,
+        from: &Path,
+        name: &str,
+        bytes: u64,
+    ) -> io::Result<()> {
+        disk.create_dir(&self.dir)?;
+        let there = disk.list(&self.dir)?;
+        let mut names = (0..=there.len()).map(|number| format!("{name}.{number}"));
+        let free = names.find(|name| !there.contains(name)).ok_or(io::ErrorKind::AlreadyExists)?;
+        disk.rename(from, &self.dir.join(free))?;
+        self.held = self.held.saturating_add(bytes);
+        self.files += 1;
+        Ok(())
+    }
+
     /// Sets bytes aside in a new file whose name begins with `name`, as far as there is room for them; returns how
-    /// many that are.
+    /// many that are. None where they are here by that name: what is found at each start is kept once.
     pub(in crate::log) fn set_aside(&mut self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<u64> {
         let room = usize::try_from(QUARANTINE_MAX.saturating_sub(self.held)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..room).unwrap_or(bytes);
@@ -54,7 +72,7 @@ impl Quarantine {
             return Ok(0);
         }
         disk.create_dir(&self.dir)?;
-        let path = self.write(disk, name, bytes)?;
+        let Some(path) = self.write(disk, name, bytes)? else { return Ok(0) };
         self.files += 1;
         self.held += bytes.len() as u64;
         if self.durable {
@@ -64,18 +82,23 @@ impl Quarantine {
         Ok(bytes.len() as u64)
     }
 
-    fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
         // One of these names is free, as there are fewer files.
         for number in 0..=FILES_MAX {
             let path = self.dir.join(format!("{name}.{number}"));
             let file = match disk.create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match files::open(disk, &path)? {
+                        Some(file) if holds(&*file, bytes)? => return Ok(None),
+                        Some(_) | None => continue,
+                    }
+                }
                 other => other?,
             };
             let done =
                 write_full(&*file, bytes, 0).and_then(|()| if self.durable { file.sync() } else { Ok(()) });
             return match done {
-                Ok(()) => Ok(path),
+                Ok(()) => Ok(Some(path)),
                 Err(error) => {
                     // What is there of it would only take room.
                     let _also_failed = disk.remove(&path);
@@ -87,6 +110,16 @@ impl Quarantine {
     }
 }
 
+/// The name of bytes of a segment that do not check.
+pub(in crate::log) fn damaged_bytes(segment: u64, offset: u64) -> String {
+    format!("{segment:012}-{offset}.bytes")
+}
+
+/// Whether the file has these bytes and no others.
+fn holds(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<bool> {
+    Ok(file.len()? == bytes.len() as u64 && files::read_front(file, bytes.len())? == bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
@@ -95,13 +128,13 @@ mod tests {
     };
 
     #[test]
-    fn what_is_set_aside_is_kept_under_names_of_its_own() {
+    fn what_is_set_aside_is_kept_once_under_a_name_of_its_own() {
         let folder = Folder::new("quarantine");
         let dir = folder.join("quarantine");
         let mut quarantine = Quarantine::open(&OsDisk, &dir, true).unwrap();
         assert_eq!((quarantine.held(), folder.names().len()), (0, 0));
-        for bytes in [b"one", b"two"] {
-            assert_eq!(quarantine.set_aside(&OsDisk, "a.position", bytes).unwrap(), 3);
+        for (bytes, kept) in [(b"one", 3), (b"two", 3), (b"one", 0)] {
+            assert_eq!(quarantine.set_aside(&OsDisk, "a.position", bytes).unwrap(), kept);
         }
         assert_eq!(quarantine.set_aside(&OsDisk, "a.position", b"").unwrap(), 0);
         assert_eq!((folder.mode("quarantine"), folder.mode("quarantine/a.position.0")), (0o700, 0o600));

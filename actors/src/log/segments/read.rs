@@ -71,13 +71,16 @@ impl Shared {
         // The ordinal behind the last record.
         let mut expected = from;
         loop {
-            let (view, start, end) = {
+            let (view, start, end, missing) = {
                 let state = self.state.lock();
-                (state.view(expected), state.start(), state.end)
+                (state.view(expected), state.start(), state.end, state.missing.clone())
             };
             let Some(view) = view.filter(|_| expected < end) else {
-                let released = records.is_empty() && from < start;
-                return Ok(if released { Err(ReadError::Released { from, start }) } else { Ok(records) });
+                return Ok(match records.is_empty() && from < start {
+                    true if missing.contains(&from) => Err(ReadError::Damaged { from, to: missing.end }),
+                    true => Err(ReadError::Released { from, start }),
+                    false => Ok(records),
+                });
             };
             match self.read_segment(&view, &mut expected, &mut taken, &mut records, report)? {
                 Pass::On => {}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
@@ -23,6 +24,7 @@ use super::{
 
 /// Bytes of recent records that stay in memory for the consumers that keep up.
 const CACHE_MAX: usize = 16 << 20;
+
 /// What the log's writer, its readers and its users share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -48,6 +50,8 @@ pub(super) struct State {
     /// The number of the next record.
     pub(super) next_sequence: u64,
     pub(super) end: Ordinal,
+    /// Spans before the first segment that somebody was yet to get when the log was opened.
+    pub(super) missing: Range<Ordinal>,
     /// Recent records, up to the end.
     pub(super) cache: Records,
     pub(super) destinations: Vec<Destination>,
@@ -94,6 +98,8 @@ pub(super) struct Troubles {
     pub(super) full: Option<String>,
     /// What was found damaged or missing when the log was opened.
     pub(super) found: Vec<String>,
+    /// Damaged spans that it speaks of.
+    pub(super) found_spans: u64,
     /// The writer has been at its present work since.
     pub(super) busy_since: Option<Instant>,
 }

@@ -41,7 +41,7 @@ pub(super) enum Step {
     Bad {
         /// Where they begin.
         from: u64,
-        /// Where the next record is, or the walk's end.
+        /// Where the next header that checks is, or the walk's end.
         to: u64,
         /// The header at their beginning, if that checks though its payload does not, or is not all there.
         header: Option<RecordHeader>,
@@ -54,6 +54,8 @@ pub(super) struct Walk<'a> {
     block: Block<'a>,
     key: [u8; 16],
     next: Point,
+    /// Where the damage before `next` begins, if there is some.
+    bad: Option<u64>,
     end: u64,
 }
 
@@ -75,7 +77,13 @@ impl<'a> Walk<'a> {
         end: u64,
         block: usize,
     ) -> Self {
-        Self { block: Block { file, length, size: block, start: 0, bytes: Bytes::new() }, key, next, end }
+        Self {
+            block: Block { file, length, size: block, start: 0, bytes: Bytes::new() },
+            key,
+            next,
+            bad: None,
+            end,
+        }
     }
 
     /// The place and numbers of the record that is expected next.
@@ -100,6 +108,7 @@ impl<'a> Walk<'a> {
             Ok(At::Record(..) | At::Header(_) | At::Nothing) => (None, None),
             Err(error) => (None, Some(error)),
         };
+        self.bad.get_or_insert(offset);
         let to = self.resync(offset, header, trouble)?;
         self.next.offset = to;
         Ok(Some(Step::Bad { from: offset, to, header }))
@@ -118,6 +127,7 @@ impl<'a> Walk<'a> {
             self.next.offset = self.block.length;
             return None;
         }
+        self.bad = None;
         self.next = Point {
             offset: offset + header.size(),
             sequence: header.sequence.saturating_add(1),
@@ -138,7 +148,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Where the next record is that can be one of this segment's; the walk's length where there is none.
+    /// Where the next header is that can be one of this segment's; the walk's length where there is none.
     fn resync(
         &mut self,
         bad: u64,
@@ -148,7 +158,7 @@ impl<'a> Walk<'a> {
         let mut unreadable = 0usize;
         // A header that checks tells where its record ends; only if nothing is there, every place is looked at.
         let mut at = match header.map(|header| bad.saturating_add(header.size())) {
-            Some(behind) if behind < self.block.length && matches!(self.fits(bad, behind), Ok(true)) => {
+            Some(behind) if behind < self.block.length && matches!(self.fits(behind), Ok(true)) => {
                 return Ok(behind);
             }
             _ => bad + ALIGN,
@@ -156,7 +166,7 @@ impl<'a> Walk<'a> {
         while at < self.block.length {
             match self.candidate(at) {
                 Ok(None) => break,
-                Ok(Some(candidate)) => match self.fits(bad, candidate) {
+                Ok(Some(candidate)) => match self.fits(candidate) {
                     Ok(true) => return Ok(candidate),
                     Ok(false) => at = candidate + ALIGN,
                     Err(error) => {
@@ -189,20 +199,20 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Whether a record is here that can follow the last one, with damage from `bad` on between them: each
-    /// record that is lost took its header's bytes, and each span at least one.
-    fn fits(&mut self, bad: u64, at: u64) -> io::Result<bool> {
-        let lost = at - bad;
+    /// Whether a record is here that can follow the last one, with damage between them: each record that is lost took
+    /// its header's bytes, and each span at least one. Its own payload may be damaged, too.
+    fn fits(&mut self, at: u64) -> io::Result<bool> {
+        let lost = at - self.bad.unwrap_or(self.next.offset);
         let Point { sequence, first, .. } = self.next;
         Ok(match self.at(at)? {
-            At::Record(header, _) => {
+            At::Record(header, _) | At::Header(header) => {
                 let records = header.sequence.checked_sub(sequence);
                 let spans = header.first.checked_sub(first);
                 records.is_some_and(|records| records <= lost / RECORD_HEADER as u64)
                     && spans.is_some_and(|spans| spans <= lost)
                     && header.end() <= self.end
             }
-            At::Header(_) | At::Nothing => false,
+            At::Nothing => false,
         })
     }
 }
