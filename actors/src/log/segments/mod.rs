@@ -247,8 +247,8 @@ impl SpanLog for SegmentLog {
         {
             all.push(format!("span log has been writing for {} s", busy.as_secs()));
         }
-        let damaged = state.stats.damaged_spans;
-        if troubles.found.is_empty() && damaged > 0 {
+        let damaged = state.stats.damaged_spans.saturating_sub(troubles.found_spans);
+        if damaged > 0 {
             all.push(format!("{damaged} spans of the span log are damaged, see quarantine/ in its folder"));
         }
         all

@@ -1,6 +1,6 @@
 //! What the writer writes besides groups: positions, dead letters, checkpoints, what is set aside, the clean end.
 
-use std::{io, sync::atomic::Ordering};
+use std::{io, path::Path, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -13,8 +13,9 @@ use super::{
     checkpoint::{self, Checkpoint},
     clean,
     dead_letters::{self, LetterFile},
+    files,
     positions::{self, PositionFile},
-    quarantine::Quarantine,
+    quarantine::{Quarantine, damaged_bytes},
     read::Damage,
     writer::Writer,
 };
@@ -34,6 +35,10 @@ pub(super) struct Files {
 struct DestinationFiles {
     position: Option<PositionFile>,
     letters: Option<LetterFile>,
+    /// A position file was to be made and perhaps is not durable by its name; syncing that again proves nothing.
+    unsure_position: bool,
+    /// The same of a file of letters.
+    unsure_letters: bool,
 }
 
 /// What is to be written of a destination, as of one moment.
@@ -97,13 +102,13 @@ impl Writer {
         let power = self.is_power();
         let mut written = 0;
         if let Some(last) = due.letters.last() {
-            written += self.append_letters(due, &mut files.letters)?;
+            written += self.append_letters(due, files)?;
             if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
                 destination.letters.saved(last.ordinal);
             }
         }
         if due.moved {
-            let position = self.position_file(due, &mut files.position)?;
+            let position = self.position_file(due, files)?;
             written += position.write(&due.ledger)?;
             if power {
                 position.sync()?;
@@ -118,7 +123,8 @@ impl Writer {
         Ok(())
     }
 
-    fn append_letters(&self, due: &Due, slot: &mut Option<LetterFile>) -> io::Result<u64> {
+    fn append_letters(&self, due: &Due, files: &mut DestinationFiles) -> io::Result<u64> {
+        let DestinationFiles { letters: slot, unsure_letters: unsure, .. } = files;
         let power = self.is_power();
         let shared = &*self.shared;
         let (disk, path) = (&*shared.disk, shared.paths.letters(&due.name));
@@ -130,12 +136,17 @@ impl Writer {
         let file = match slot {
             Some(file) => file,
             None => match LetterFile::open(disk, &path)? {
-                dead_letters::Found::Read { file, .. } => slot.insert(file),
-                dead_letters::Found::Absent
+                dead_letters::Found::Read { file, .. } if !*unsure => {
+                    self.sync_name(&path, unsure)?;
+                    slot.insert(file)
+                }
+                dead_letters::Found::Read { .. }
+                | dead_letters::Found::Absent
                 | dead_letters::Found::Damaged(_)
                 | dead_letters::Found::OtherVersion(_) => {
+                    *unsure = true;
                     let (file, written) = LetterFile::create(disk, &path, &all(), power)?;
-                    *slot = Some(file);
+                    (*slot, *unsure) = (Some(file), false);
                     return Ok(written);
                 }
             },
@@ -150,22 +161,40 @@ impl Writer {
         Ok(written)
     }
 
+    /// Makes the name of a file durable that is there already: whoever made it may not have synced it.
+    fn sync_name(&self, path: &Path, unsure: &mut bool) -> io::Result<()> {
+        if self.is_power() {
+            *unsure = true;
+            files::sync_folder(&*self.shared.disk, path)?;
+            *unsure = false;
+        }
+        Ok(())
+    }
+
     fn position_file<'a>(
         &self,
         due: &Due,
-        slot: &'a mut Option<PositionFile>,
+        files: &'a mut DestinationFiles,
     ) -> io::Result<&'a mut PositionFile> {
         let power = self.is_power();
+        let DestinationFiles { position: slot, unsure_position: unsure, .. } = files;
         let (disk, path) = (&*self.shared.disk, self.shared.paths.position(&due.name));
         match slot {
             Some(file) => Ok(file),
             slot @ None => {
                 let file = match PositionFile::open(disk, &path, power)? {
-                    positions::Found::Read { file, .. } => file,
-                    positions::Found::Absent
+                    positions::Found::Read { file, .. } if !*unsure => {
+                        self.sync_name(&path, unsure)?;
+                        file
+                    }
+                    positions::Found::Read { .. }
+                    | positions::Found::Absent
                     | positions::Found::Damaged(_)
                     | positions::Found::OtherVersion(_) => {
-                        PositionFile::create(disk, &path, &due.ledger, power)?
+                        *unsure = true;
+                        let file = PositionFile::create(disk, &path, &due.ledger, power)?;
+                        *unsure = false;
+                        file
                     }
                 };
                 Ok(slot.insert(file))
@@ -214,7 +243,7 @@ impl Writer {
             // What cannot be read cannot be set aside.
             let Ok(read) = read_full(&**file, &mut content, from) else { continue };
             content.truncate(read);
-            let name = format!("{number:012}-{from}.bytes");
+            let name = damaged_bytes(number, from);
             match self.quarantine().and_then(|(quarantine, disk)| quarantine.set_aside(disk, &name, &content))
             {
                 Ok(kept) => aside += kept,
@@ -263,7 +292,7 @@ impl Writer {
         for file in unsynced {
             file.sync()?;
         }
-        for DestinationFiles { position, letters } in &mut self.files.destinations {
+        for DestinationFiles { position, letters, .. } in &mut self.files.destinations {
             if let Some(position) = position {
                 position.sync()?;
             }

@@ -77,6 +77,8 @@ pub struct Writer {
     pub(super) shared: Arc<Shared>,
     /// The number of the segment that takes the next group, if there is one.
     active: Option<u64>,
+    /// Whether each destination has its position in a file.
+    introduced: bool,
     pub(super) files: Files,
     /// Bytes that may be written before the file system is looked at again.
     room: u64,
@@ -95,7 +97,10 @@ struct Placed {
 impl Writer {
     /// A writer that goes on where the log stands. It begins with a new segment, as after any failure.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, active: None, files: Files::default(), room: 0, checkpoint_bytes: 0 }
+        // The one before may have ended in the middle of something.
+        shared.state.lock().troubles.busy_since = None;
+        let files = Files::default();
+        Self { shared, active: None, introduced: false, files, room: 0, checkpoint_bytes: 0 }
     }
 
     /// Does all of this, in order.
@@ -132,7 +137,33 @@ impl Writer {
         self.shared.state.lock().troubles.busy_since = is.then(Instant::now);
     }
 
+    /// Sees to it that every destination has its position in a file.
+    fn introduce(&mut self) -> Result<(), CommitError> {
+        let known = |writer: &Self| {
+            writer.shared.state.lock().destinations.iter().all(|destination| destination.persisted.is_some())
+        };
+        self.introduced = self.introduced || known(self);
+        if !self.introduced {
+            self.settle();
+            self.introduced = known(self);
+        }
+        if self.introduced {
+            return Ok(());
+        }
+        let why = self.shared.state.lock().troubles.settle.clone();
+        Err(CommitError::Disk { why: why.unwrap_or_else(|| "a destination has no position".to_owned()) })
+    }
+
     fn commit(&mut self, group: Vec<Append>) -> GroupOutcome {
+        // One that no file knows would begin behind this group after a crash.
+        if let Err(error) = self.introduce() {
+            let firsts = vec![None; group.len()];
+            for Append { pending, reply, .. } in group {
+                pending.reject(RejectReason::LogFailed);
+                let _gone = reply.send(Err(error.clone()));
+            }
+            return GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire) };
+        }
         let mut firsts = Vec::with_capacity(group.len());
         let mut placed = Vec::with_capacity(group.len());
         let mut size = 0u64;
@@ -392,6 +423,7 @@ impl Writer {
         match made {
             Ok(file) => {
                 state.stats.written_bytes += DATA_START;
+                self.room = self.room.saturating_sub(DATA_START);
                 // Where the one before was given up, what it has behind this does not count.
                 state.segments.push_back(Segment::new(number, file, header.key, sequence, first));
                 self.active = Some(number);
