@@ -18,6 +18,8 @@
 mod checkpoint;
 mod clean;
 mod config;
+#[cfg(test)]
+mod damage;
 mod dead_letters;
 mod files;
 mod format;

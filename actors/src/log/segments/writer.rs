@@ -162,7 +162,8 @@ impl Writer {
                 pending.reject(RejectReason::LogFailed);
                 let _gone = reply.send(Err(error.clone()));
             }
-            return GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire) };
+            let end = self.shared.end.load(Ordering::Acquire);
+            return GroupOutcome { firsts, end, committed_unix: Duration::ZERO };
         }
         let mut firsts = Vec::with_capacity(group.len());
         let mut placed = Vec::with_capacity(group.len());
