@@ -1,0 +1,151 @@
+//! A rolling restart: the next daemon is started while the one before it runs, and waits for its folder.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    account::{Account, continues},
+    alone,
+    daemon::{Daemon, Place, Settings, until},
+    rounds::settled,
+    senders::{Load, Senders},
+    sink::{Mode, Sink},
+};
+
+const TURNS: u64 = 6;
+
+/// Ports that the system gives to nobody by itself.
+fn ports() -> [u16; 2] {
+    let mut free = (61_000 + (std::process::id() % 2_000) as u16..65_000)
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    [(); 2].map(|()| free.next().unwrap())
+}
+
+/// Each descriptor of a process and what it is; nothing where the process has ended.
+fn open_files(pid: u32) -> Vec<(PathBuf, PathBuf)> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    files.filter_map(|file| Some((file.path(), fs::read_link(file.path()).ok()?))).collect()
+}
+
+/// The files of this folder that a process has open for writing, but for its lock.
+fn writes(pid: u32, dir: &Path) -> Vec<PathBuf> {
+    let writable = |descriptor: &Path| {
+        let number = descriptor.file_name().unwrap().to_str().unwrap();
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0");
+        u32::from_str_radix(flags.trim(), 8).unwrap() & 0b11 != 0
+    };
+    let files = open_files(pid)
+        .into_iter()
+        .filter(|(descriptor, file)| file.starts_with(dir) && !is_lock(file) && writable(descriptor));
+    files.map(|(_, file)| file).collect()
+}
+
+fn is_lock(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().contains("lock"))
+}
+
+fn holds_a_lock_file(pid: u32, dir: &Path) -> bool {
+    open_files(pid).iter().any(|(_, file)| file.starts_with(dir) && is_lock(file))
+}
+
+/// The TCP ports that a process listens on.
+fn listens(pid: u32) -> BTreeSet<u16> {
+    const LISTEN: &str = "0A";
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening: BTreeMap<String, u16> = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let port = words[1].split_once(':').unwrap().1;
+            (words[3] == LISTEN)
+                .then(|| (format!("socket:[{}]", words[9]), u16::from_str_radix(port, 16).unwrap()))
+        })
+        .collect();
+    let sockets = open_files(pid);
+    sockets.iter().filter_map(|(_, socket)| listening.get(socket.to_str()?).copied()).collect()
+}
+
+#[test]
+fn replaced_under_load_again_and_again_it_loses_nothing_and_one_writes_at_a_time() {
+    let _alone = alone();
+    let place = Place::new("replaced");
+    let sink = Sink::start(place.at("sink.sock"));
+    let [door, pages] = ports();
+    let settings = Settings {
+        // Fixed ports: who binds before the folder is free finds them taken, and ends.
+        door: format!("127.0.0.1:{door}"),
+        pages: format!("127.0.0.1:{pages}"),
+        log: "checkpoint_interval = \"30ms\"\nsegment_bytes = \"256KiB\"".to_owned(),
+        shutdown: "timeout = \"2s\"\ngrace = \"100ms\"".to_owned(),
+        ..Settings::new(&place, "process", &[("default", &sink)])
+    };
+    let senders = Senders::start(&Load {
+        door: format!("http://{}", settings.door),
+        senders: 8,
+        batch: 1..100,
+        payload_bytes: 0..300,
+        pause: Duration::from_millis(3),
+        spans: u64::MAX,
+        seed: 4,
+    });
+    let mut old = Daemon::spawn(&place, &settings, &[]);
+    old.ready();
+    assert_eq!(listens(old.pid()), BTreeSet::from([door, pages]));
+    assert!(holds_a_lock_file(old.pid(), &settings.log_dir));
+    for turn in 0..TURNS {
+        goes_on(&senders);
+        let mut new = Daemon::spawn(&place, &settings, &[]);
+        until("the next one waits", || {
+            assert!(new.is_running(), "the next one does not wait");
+            holds_a_lock_file(new.pid(), &settings.log_dir)
+        });
+        goes_on(&senders);
+        // Every other time something is left for the next one.
+        sink.set(if turn % 2 == 0 { Mode::Up } else { Mode::Down });
+        assert_eq!((listens(new.pid()), writes(new.pid(), &settings.log_dir)), (BTreeSet::new(), vec![]));
+        until("the one that runs writes", || !writes(old.pid(), &settings.log_dir).is_empty());
+        let (before, acknowledged) = (old.see(), senders.acknowledged());
+        old.terminate();
+        until("the next one is ready", || {
+            // In this order: what is found open of the old one is open after what was found of the new one.
+            let next = writes(new.pid(), &settings.log_dir);
+            let last = writes(old.pid(), &settings.log_dir);
+            assert!(next.is_empty() || last.is_empty(), "both write: {next:?} and {last:?}");
+            assert!(new.is_running(), "the next one gave up");
+            new.has_said(|line| line["message"] == "ready")
+        });
+        new.ready();
+        assert_eq!(old.end().0.code(), Some(0));
+        assert_eq!(continues(&before, &new.see(), acknowledged), Vec::<String>::new(), "turn {turn}");
+        sink.set(Mode::Up);
+        old = new;
+    }
+    goes_on(&senders);
+    let told = senders.finish();
+    let seen = settled(&old, &["default"]);
+    let sinks = BTreeMap::from([("default".to_owned(), sink.arrived())]);
+    // Nobody was killed: an orderly stop repeats nothing.
+    let account = Account { told, sinks, seen, kills: 0, repeated_by_a_crash: 0 };
+    assert_eq!(account.wrong(), Vec::<String>::new());
+    old.terminate();
+    assert_eq!(old.end().0.code(), Some(0));
+    println!(
+        "{TURNS} daemons in a row: {} spans acknowledged, {} cut off, {} requests refused, {} found nobody",
+        account.told.total(),
+        account.told.cut_off,
+        account.told.refused,
+        account.told.unsent
+    );
+}
+
+fn goes_on(senders: &Senders) {
+    let before = senders.acknowledged();
+    until("senders go on", || senders.acknowledged() > before + 500);
+}
