@@ -216,6 +216,22 @@ impl Daemon {
         get_blocking(self.pages.unwrap(), path, None).json()
     }
 
+    /// Waits until the span metrics are on the page again: until they count everything that the log held at the
+    /// start, they are on none.
+    pub(crate) fn restored(&self) {
+        until_no_progress("the span metrics are restored", || {
+            let restoring = self.trouble("span metrics are being restored");
+            (restoring.clone(), restoring.is_none())
+        });
+    }
+
+    /// The first reason of `/health` that has these words.
+    pub(crate) fn trouble(&self, words: &str) -> Option<String> {
+        let health = self.get("/health");
+        let reasons = health["reasons"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap());
+        reasons.filter(|reason| reason.contains(words)).map(str::to_owned).next()
+    }
+
     /// What its pages show.
     pub(crate) fn see(&self) -> Seen {
         let open_metrics = Some("application/openmetrics-text");

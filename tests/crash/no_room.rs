@@ -160,19 +160,12 @@ fn goes_on(senders: &Senders) {
     until("senders go on", || senders.acknowledged() > before + 500);
 }
 
-/// What `/health` says of the log.
-fn trouble(daemon: &Daemon) -> Option<String> {
-    let health = daemon.get("/health");
-    let reasons = health["reasons"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap());
-    reasons.filter(|reason| reason.contains("log")).map(str::to_owned).next()
-}
-
 fn is_full(daemon: &Daemon, senders: &Senders) -> String {
     let before = senders.refused();
     until("all are refused", || senders.refused() > before + 20);
     let mut reason = None;
     until("health says so", || {
-        reason = trouble(daemon);
+        reason = daemon.trouble("span log");
         reason.is_some()
     });
     let seen = daemon.see();
@@ -206,6 +199,7 @@ fn on_a_full_file_system_senders_are_told_to_come_back_until_there_is_room_even_
             let full = daemon.see();
             daemon.kill();
             daemon = test.start();
+            daemon.restored();
             assert_eq!(continues(&full, &daemon.see(), acknowledged), Vec::<String>::new());
         }
         test.small.empty();

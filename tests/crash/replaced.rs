@@ -102,9 +102,8 @@ fn replaced_under_load_again_and_again_it_loses_nothing_and_one_writes_at_a_time
     for turn in 0..TURNS {
         goes_on(&senders);
         let mut new = Daemon::spawn(&place, &settings, &[]);
-        until("the next one waits", || {
-            assert!(new.is_running(), "the next one does not wait");
-            holds_a_lock_file(new.pid(), &settings.log_dir)
+        new.line("that it waits", |line| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("waiting for the lock of "))
         });
         goes_on(&senders);
         // Every other time something is left for the next one.
@@ -122,6 +121,7 @@ fn replaced_under_load_again_and_again_it_loses_nothing_and_one_writes_at_a_time
             new.has_said(|line| line["message"] == "ready")
         });
         new.ready();
+        new.restored();
         assert_eq!(old.end().0.code(), Some(0));
         assert_eq!(continues(&before, &new.see(), acknowledged), Vec::<String>::new(), "turn {turn}");
         sink.set(Mode::Up);

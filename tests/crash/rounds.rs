@@ -190,6 +190,7 @@ impl Run<'_> {
         let acknowledged = self.senders.acknowledged();
         let mut daemon = Daemon::spawn(self.place, self.settings, &[]);
         daemon.ready();
+        daemon.restored();
         let seen = daemon.see();
         let wrong = self.last.as_ref().map_or_else(Vec::new, |last| continues(last, &seen, acknowledged));
         self.last = Some(seen);
