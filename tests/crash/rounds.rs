@@ -39,18 +39,43 @@ pub(crate) struct Summary {
     seed: u64,
     /// How often the daemons said what.
     said: BTreeMap<String, u64>,
+    starts: Starts,
+    elapsed: Duration,
+}
+
+/// Where the kills found the daemons.
+#[derive(Debug, Default, Clone, Copy)]
+struct Starts {
+    /// Killed before they were ready.
+    unready: u64,
+    /// Had a checkpoint, and spans to count behind it.
+    caught_up: u64,
+    /// Had a checkpoint, and nothing behind it.
+    restored: u64,
+}
+
+impl Summary {
+    /// Whether the kills came where they prove something: before and behind the start's end, and with and without spans
+    /// behind the checkpoint.
+    pub(crate) fn assert_meets_every_case(&self) {
+        let Starts { unready, caught_up, restored } = self.starts;
+        assert!(unready.min(caught_up).min(restored) > 0, "{:?}", self.starts);
+    }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, rounds, seed, said } = self;
+        let Self { account, rounds, seed, said, starts, elapsed } = self;
+        let Starts { unready, caught_up, restored } = starts;
         let Told { cut_off, refused, unsent, .. } = account.told;
         write!(
             f,
-            "seed {seed}: {rounds} rounds, {} kills; {} spans acknowledged, {} in the log, {cut_off} cut off; \
+            "seed {seed}: {rounds} rounds in {elapsed:.0?}, {} kills, {unready} before ready; {} starts with a checkpoint, \
+             {caught_up} with spans behind it; {} spans acknowledged, {} in the log, {cut_off} cut off; \
              {refused} requests refused, {unsent} found nobody; {} duplicates at most at a sink, {} allowed; \
              the daemons said {said:#?}",
             account.kills,
+            caught_up + restored,
             account.told.total(),
             account.seen.log("end"),
             account.duplicates(),
@@ -91,6 +116,7 @@ impl Rounds {
     /// What is wrong between two rounds, or at the end.
     pub(crate) fn run(&self) -> Result<Summary, Vec<String>> {
         let _alone = alone();
+        let began = tokio::time::Instant::now();
         let place = Place::new(self.name);
         let sinks = SINKS.map(|name| Sink::start(place.at(&format!("{name}.sock"))));
         if let Some(number) = self.forget {
@@ -116,14 +142,15 @@ impl Rounds {
             random: Random(self.seed),
             last: None,
             said: BTreeMap::new(),
+            starts: Starts::default(),
         };
         let mut daemon = None;
         for round in 0..self.count {
             daemon = run.round(round, daemon.take()).map_err(|wrong| self.at(round, wrong))?;
         }
         let account = run.settle(daemon).map_err(|wrong| self.at(self.count, wrong))?;
-        let said = run.said;
-        Ok(Summary { account, rounds: self.count, seed: self.seed, said })
+        let Run { said, starts, .. } = run;
+        Ok(Summary { account, rounds: self.count, seed: self.seed, said, starts, elapsed: began.elapsed() })
     }
 
     fn at(&self, round: u64, mut wrong: Vec<String>) -> Vec<String> {
@@ -151,6 +178,7 @@ struct Run<'a> {
     /// What was seen last, before the last kill.
     last: Option<Seen>,
     said: BTreeMap<String, u64>,
+    starts: Starts,
 }
 
 impl Run<'_> {
@@ -159,7 +187,8 @@ impl Run<'_> {
         self.change_sinks();
         if self.rounds.kills && round % 3 == 2 {
             let daemon = Daemon::spawn(self.place, self.settings, &[]);
-            self.random.pause(EARLY_MS);
+            // Half of these while it starts.
+            self.random.pause(if round % 2 == 0 { EARLY_MS / 10 } else { EARLY_MS });
             return self.note(daemon.kill()).map(|()| None);
         }
         let daemon = match running {
@@ -204,7 +233,13 @@ impl Run<'_> {
     /// Counts what a daemon said; an error is wrong.
     fn note(&mut self, lines: Vec<Value>) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
+        self.starts.unready += u64::from(lines.iter().all(|line| line["message"] != "ready"));
         for line in lines {
+            match line["behind"].as_u64() {
+                Some(0) => self.starts.restored += 1,
+                Some(_) => self.starts.caught_up += 1,
+                None => {}
+            }
             let panicked = line.as_str().is_some_and(|line| line.contains("panicked"));
             if line["level"] == "ERROR" || panicked {
                 wrong.push(format!("a daemon said {line}"));
