@@ -1,4 +1,5 @@
-//! A file system without room: senders are told to come back, and all heals when there is room again.
+//! A file system without room, or with a file that cannot be written: senders are told to come back where it must be,
+//! and all heals when it can be written again.
 
 use std::{
     collections::BTreeMap,
@@ -80,6 +81,23 @@ impl Small {
         fill(&mut ballast);
     }
 
+    /// Lets nobody open this file for writing, until [`Self::unprotect`].
+    fn protect(&self, file: &Path) {
+        let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+        self.run(&["sh", "-c", script], file);
+    }
+
+    fn unprotect(&self, file: &Path) {
+        self.run(&["umount"], file);
+    }
+
+    fn run(&self, words: &[&str], file: &Path) {
+        let words = self.enter.iter().map(String::as_str).chain(words.iter().copied());
+        let words: Vec<&str> = words.collect();
+        let status = Command::new(words[0]).args(&words[1..]).arg(file).status().unwrap();
+        assert!(status.success(), "{words:?} {}: {status}", file.display());
+    }
+
     fn empty(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
@@ -143,10 +161,20 @@ impl Test {
 
     /// Ends the load; everything that was acknowledged is to be there.
     fn settle(&self, daemon: Daemon, senders: &Senders, kills: u64) -> Account {
+        self.settle_with(daemon, senders, kills, self.settings.repeated_by_a_crash())
+    }
+
+    /// The same, where a kill repeats so many spans at most.
+    fn settle_with(
+        &self,
+        daemon: Daemon,
+        senders: &Senders,
+        kills: u64,
+        repeated_by_a_crash: u64,
+    ) -> Account {
         let told = senders.finish();
         let seen = settled(&daemon, &["default"]);
         let sinks = BTreeMap::from([("default".to_owned(), self.sink.arrived())]);
-        let repeated_by_a_crash = self.settings.repeated_by_a_crash();
         let account = Account { told, sinks, seen, kills, repeated_by_a_crash };
         assert_eq!(account.wrong(), Vec::<String>::new());
         daemon.terminate();
@@ -207,6 +235,44 @@ fn on_a_full_file_system_senders_are_told_to_come_back_until_there_is_room_even_
     }
     let account = test.settle(daemon, &senders, 1);
     println!("full: {} spans, {} requests refused", account.told.total(), account.told.refused);
+}
+
+#[test]
+fn while_a_position_cannot_be_written_no_segment_goes_and_a_kill_only_repeats_what_was_delivered() {
+    let _alone = alone();
+    let test = Test::new("position");
+    let position = test.settings.log_dir.join("positions/default.position");
+    let senders = test.senders();
+    let daemon = test.start();
+    is_well(&daemon, &senders);
+    daemon.kill();
+
+    // Nothing moves the position before the file is out of reach.
+    test.sink.set(Mode::Down);
+    let daemon = test.start();
+    daemon.restored();
+    test.small.protect(&position);
+    let start = daemon.see().log("start");
+    test.sink.set(Mode::Up);
+    let delivered = test.sink.arrived().arrivals;
+    until("several segments are delivered", || test.sink.arrived().arrivals > delivered + 5_000);
+    let reason = daemon.trouble("span log").unwrap();
+    assert_eq!(reason, "span log cannot write the position of default: Read-only file system (os error 30)");
+    let seen = daemon.see();
+    assert!(seen.log("segments") > 2, "{}", seen.stats);
+    assert_eq!(seen.log("start"), start, "nothing is let go of");
+    let acknowledged = senders.acknowledged();
+    daemon.kill();
+
+    test.small.unprotect(&position);
+    let daemon = test.start();
+    daemon.restored();
+    assert_eq!(continues(&seen, &daemon.see(), acknowledged), Vec::<String>::new());
+    is_well(&daemon, &senders);
+    let repeated = test.sink.arrived().arrivals;
+    let account = test.settle_with(daemon, &senders, 2, repeated);
+    println!("position: {} spans, {} came again", account.told.total(), account.duplicates());
+    assert!(account.duplicates() > 5_000);
 }
 
 #[test]
