@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     account::Account,
     alone,
@@ -39,6 +41,7 @@ fn backlog(name: &str, bytes: u64) {
     let spans = bytes.div_ceil(SPAN_BYTES * SENDERS);
     let mut daemon = Daemon::spawn(&place, &settings, &[]);
     daemon.ready();
+    let came = Instant::now();
     let senders = Senders::start(&Load {
         door: settings.door.clone(),
         senders: SENDERS,
@@ -52,6 +55,7 @@ fn backlog(name: &str, bytes: u64) {
         let acknowledged = senders.acknowledged();
         (acknowledged, acknowledged == SENDERS * spans)
     });
+    let came = came.elapsed();
     let told = senders.finish();
     let queued = daemon.see();
     assert_eq!(queued.destination("default", "queued"), SENDERS * spans);
@@ -59,12 +63,16 @@ fn backlog(name: &str, bytes: u64) {
 
     // The next one finds it all, and reads it as the destination takes it.
     daemon.kill();
+    let started = Instant::now();
     let mut daemon = Daemon::spawn(&place, &settings, &[]);
     daemon.ready();
+    let started = started.elapsed();
     assert_eq!(daemon.see().destination("default", "queued"), SENDERS * spans);
     let at_the_start = most_resident_bytes(&daemon);
+    let went = Instant::now();
     sink.set(Mode::Up);
     let seen = settled(&daemon, &["default"]);
+    let went = went.elapsed();
     let while_it_went = most_resident_bytes(&daemon);
 
     let arrived = sink.arrived();
@@ -75,10 +83,12 @@ fn backlog(name: &str, bytes: u64) {
     // In order, but for the requests that are in flight at the same time.
     assert!(late_by <= settings.repeated_by_a_crash(), "late by {late_by} spans");
     println!(
-        "{} MiB of backlog, {} spans: {while_it_came} bytes resident at most while it came, {at_the_start} after the \
-         next start, {while_it_went} while it went; a span came at most {late_by} behind a later one",
+        "{} MiB of backlog, {} spans: came in {came:.1?}, {while_it_came} bytes resident at most; the next start took \
+         {started:.1?}, {at_the_start} resident; went in {went:.1?}, {:.0} MB/s, {while_it_went} resident; a span came \
+         at most {late_by} behind a later one",
         bytes >> 20,
-        SENDERS * spans
+        SENDERS * spans,
+        bytes as f64 / 1e6 / went.as_secs_f64(),
     );
     for resident in [while_it_came, at_the_start, while_it_went] {
         assert!(resident <= RESIDENT_BYTES_MAX, "{resident} bytes resident");

@@ -1,14 +1,17 @@
 //! The whole daemon, killed, stopped, replaced, without room and behind: whatever a sender was told is kept
 //! arrives, and every account stays exact.
 //!
-//! Senders and sinks are this process's own, and share nothing with the daemon but the types of OTLP's messages. To go on
-//! for longer, or from another seed:
+//! Senders and sinks are this process's own, and share nothing with the daemon but the types of OTLP's messages. Those
+//! without room need util-linux and the right to mount a tmpfs: root, or user namespaces. To go on for longer, or
+//! from another seed (under `process`, under `power`, about a round a second):
 //!
 //! ```sh
-//! NYX_CRASH_ROUNDS=5000 NYX_CRASH_SEED=7 cargo test --release --test crash killed -- --nocapture
+//! NYX_CRASH_ROUNDS=5000 NYX_CRASH_SEED=7 cargo test --test crash killed_at_random -- --nocapture
+//! NYX_CRASH_ROUNDS=1000 NYX_CRASH_SEED=7 cargo test --test crash killed_while_it_syncs -- --nocapture
 //! ```
 //!
-//! and for a backlog of 2 GiB (`NYX_BACKLOG_BYTES`), which takes as much room on the build's file system:
+//! and for a backlog of 2 GiB (`NYX_BACKLOG_BYTES`), which takes as much room on the build's file system and a release
+//! build:
 //!
 //! ```sh
 //! cargo test --release --test crash -- --ignored --nocapture

@@ -188,7 +188,7 @@ impl Run<'_> {
         if self.rounds.kills && round % 3 == 2 {
             let daemon = Daemon::spawn(self.place, self.settings, &[]);
             // Half of these while it starts.
-            self.random.pause(if round % 2 == 0 { EARLY_MS / 10 } else { EARLY_MS });
+            self.random.pause(if round.is_multiple_of(2) { EARLY_MS / 10 } else { EARLY_MS });
             return self.note(daemon.kill()).map(|()| None);
         }
         let daemon = match running {
