@@ -72,7 +72,7 @@ impl Drop for Folder {
 }
 
 async fn start(log: &SegmentLogConfig, destination: DestinationConfig) -> Nyx {
-    let lock = DirLock::try_acquire(&log.dir).unwrap().expect("nobody has the folder");
+    let lock = DirLock::try_acquire(&log.dir).unwrap().unwrap();
     let open = OpenLog::open(log, lock).unwrap();
     Nyx::start(vec![destination], |config| {
         config.log = LogForm::Segments(open);
