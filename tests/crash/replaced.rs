@@ -5,7 +5,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -52,6 +52,18 @@ fn is_lock(file: &Path) -> bool {
 
 fn holds_a_lock_file(pid: u32, dir: &Path) -> bool {
     open_files(pid).iter().any(|(_, file)| file.starts_with(dir) && is_lock(file))
+}
+
+/// Bytes of a file, and when it was written; `None` where there is none.
+fn stamp(file: &Path) -> Option<(u64, SystemTime)> {
+    let data = fs::metadata(file).ok()?;
+    Some((data.len(), data.modified().unwrap()))
+}
+
+/// The segments that a process can write to. It may keep them open to its end, if it has given the folder back.
+fn segments(pid: u32, dir: &Path) -> Vec<(PathBuf, (u64, SystemTime))> {
+    let files = writes(pid, &dir.join("segments")).into_iter();
+    files.filter_map(|file| stamp(&file).map(|stamp| (file, stamp))).collect()
 }
 
 /// The TCP ports that a process listens on.
@@ -112,17 +124,24 @@ fn replaced_under_load_again_and_again_it_loses_nothing_and_one_writes_at_a_time
         until("the one that runs writes", || !writes(old.pid(), &settings.log_dir).is_empty());
         let (before, acknowledged) = (old.see(), senders.acknowledged());
         old.terminate();
+        let mut left = Vec::new();
         until("the next one is ready", || {
-            // In this order: what is found open of the old one is open after what was found of the new one.
+            // In this order: what is found of the old one is of a time at which the next has the folder.
             let next = writes(new.pid(), &settings.log_dir);
-            let last = writes(old.pid(), &settings.log_dir);
-            assert!(next.is_empty() || last.is_empty(), "both write: {next:?} and {last:?}");
+            if !next.is_empty() && left.is_empty() {
+                assert!(!holds_a_lock_file(old.pid(), &settings.log_dir), "both have the lock: {next:?}");
+                left = segments(old.pid(), &settings.log_dir);
+            }
             assert!(new.is_running(), "the next one gave up");
             new.has_said(|line| line["message"] == "ready")
         });
         new.ready();
         new.restored();
         assert_eq!(old.end().0.code(), Some(0));
+        for (segment, then) in left {
+            let now = stamp(&segment);
+            assert!(now.is_none() || now == Some(then), "{}: {then:?}, then {now:?}", segment.display());
+        }
         assert_eq!(continues(&before, &new.see(), acknowledged), Vec::<String>::new(), "turn {turn}");
         sink.set(Mode::Up);
         old = new;
