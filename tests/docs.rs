@@ -152,6 +152,33 @@ fn every_configuration_key_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_test_that_a_promise_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let named: Vec<&str> = code(&text).into_iter().filter(|piece| piece.contains("::")).collect();
+    assert!(named.len() > 40, "the promises name their tests");
+    let missing: Vec<_> = named.into_iter().filter(|path| !is_test(root, path)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// Whether there is a function by this path: `tests/FILE::NAME`, or one of a module under `actors/src`, which may be
+/// in its parent's file.
+fn is_test(root: &Path, path: &str) -> bool {
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    let of_actors = |module: &str| {
+        let path = root.join("actors/src").join(module.replace("::", "/"));
+        [path.with_extension("rs"), path.join("mod.rs")]
+    };
+    let parent = module.strip_suffix("::tests").map(of_actors);
+    let files = match module.starts_with("tests/") {
+        true => vec![root.join(module)],
+        false => of_actors(module).into_iter().chain(parent.into_iter().flatten()).collect(),
+    };
+    let function = format!("fn {name}(");
+    files.iter().filter_map(|file| fs::read_to_string(file).ok()).any(|text| text.contains(&function))
+}
+
+#[test]
 fn the_table_of_metrics_is_the_declared_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let page = metrics_page();
