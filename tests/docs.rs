@@ -141,7 +141,8 @@ fn every_configuration_key_that_a_document_names_exists() {
                 _ => continue,
             };
             // Examples of a misspelt key, of a pattern, of a child's name, of a file.
-            let example = ["shutdown.timeouts", "section.key", "log.size"].contains(&key.as_str());
+            let example =
+                ["shutdown.timeouts", "section.key", "log.size", "log.reader"].contains(&key.as_str());
             let file = [".rs", ".md", ".toml"].iter().any(|suffix| key.ends_with(suffix));
             if !example && !file && !known(&key) {
                 unknown.push(format!("{}: {word}", path.display()));
