@@ -318,6 +318,8 @@ fn segment_log(supervisor: &mut Supervisor, open: &OpenLog, backoff: Backoff) ->
     let writer = spec("log").stop_deadline(LOG_STOP).drains_more();
     let write = supervisor.thread(writer, move |context| {
         let mut writer = writing.writer();
+        // The one before may have ended before positions that somebody waits for were written.
+        writer.handle([]);
         let mut batch = Vec::with_capacity(LOG_INBOX);
         while context.recv(&mut batch, LOG_INBOX) {
             writer.handle(batch.drain(..));

@@ -46,6 +46,12 @@ impl SpanLog for Shared {
     fn advance(&self, id: DestinationId, advance: &Advance) -> Result<DestinationLedger, AdvanceError> {
         self.0.memory.advance(id, advance)
     }
+    fn settled(&self, id: DestinationId) -> Ordinal {
+        self.0.memory.settled(id)
+    }
+    fn settles(&self, id: DestinationId) -> LogFuture<()> {
+        self.0.memory.settles(id)
+    }
     fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
         self.0.memory.dead_letter(id, letter);
     }

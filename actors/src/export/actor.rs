@@ -28,7 +28,8 @@ use crate::log::{
 /// Delivers what the log holds to one destination.
 ///
 /// It resumes from the destination's position in the log, so that a crash repeats what was in flight and what was
-/// acknowledged behind it: at most `concurrency` × `max_batch_spans` spans.
+/// acknowledged behind it: at most `concurrency` × `max_batch_spans` spans, in the log's files as well as in
+/// memory: it does not run further ahead of the position that was persisted last.
 pub struct OtlpExportActor {
     settings: Checked,
     log: Arc<dyn SpanLog>,
@@ -46,6 +47,8 @@ struct Live {
     tasks: Tasks,
     running: FuturesUnordered<EventFuture>,
     timer: Pin<Box<Sleep>>,
+    /// It waits for its position to be persisted.
+    settling: bool,
     drain: Option<Drain>,
     /// Set once the actor is to stop: it goes on until then.
     stop_at: Option<Instant>,
@@ -59,6 +62,8 @@ type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
 enum Event {
     /// One of the connection's own.
     Background,
+    /// The position was persisted.
+    Settled,
     Connected(Result<(), Failure>),
     Read(Ordinal, ReadLimit, Result<Vec<Record>, ReadError>),
     Sent(PieceId, Sent),
@@ -100,6 +105,7 @@ impl OtlpExportActor {
             tasks,
             running: FuturesUnordered::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
+            settling: false,
             drain: None,
             stop_at: None,
             said: None,
@@ -157,6 +163,7 @@ impl OtlpExportActor {
         let now = Instant::now();
         match event {
             Event::Background => {}
+            Event::Settled => live.settling = false,
             Event::Connected(result) => {
                 if let Err(Failure { message }) = &result {
                     self.status.failed(message);
@@ -227,6 +234,7 @@ impl OtlpExportActor {
 
     fn step(&self, live: &mut Live, now: Instant) -> Result<(), Broken> {
         let end = self.log.end();
+        live.machine.settled(self.log.settled(self.id));
         loop {
             if let Some(advance) = live.machine.settle() {
                 self.log.advance(self.id, &advance)?;
@@ -249,6 +257,13 @@ impl OtlpExportActor {
                 }
             };
             live.running.push(running);
+        }
+        if live.machine.waits_to_settle() && !std::mem::replace(&mut live.settling, true) {
+            let settles = self.log.settles(self.id);
+            live.running.push(Box::pin(async move {
+                settles.await;
+                Event::Settled
+            }));
         }
         self.show(live, end);
         if live.drain.as_ref().is_some_and(|drain| self.is_drained(live, drain.deadline))

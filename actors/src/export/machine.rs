@@ -67,6 +67,8 @@ struct Settled {
 pub struct Machine<L> {
     settings: Settings,
     position: Ordinal,
+    /// Where a crash of the process would go back to; `None`: the position itself.
+    settled: Option<Ordinal>,
     next: Ordinal,
     pieces: VecDeque<Piece<L>>,
     ids: u64,
@@ -90,6 +92,7 @@ impl<L: Load> Machine<L> {
             gate: Gate::new(settings.backoff, now, seed),
             settings,
             position,
+            settled: None,
             next: position,
             pieces: VecDeque::new(),
             ids: 0,
@@ -339,10 +342,24 @@ impl<L: Load> Machine<L> {
         count > 0 && (count >= self.settings.min_batch || waited || self.draining)
     }
 
-    /// A batch that begins here cannot end beyond position + concurrency × `max_batch`.
+    /// The position that a crash of the process would go back to.
+    pub fn settled(&mut self, position: Ordinal) {
+        self.settled = Some(position.min(self.position));
+    }
+
+    /// Whether nothing but an older settled position keeps it from beginning a batch.
+    pub fn waits_to_settle(&self) -> bool {
+        !self.within_bound() && self.next <= self.position + self.ahead()
+    }
+
+    /// A batch that begins here cannot end beyond the settled position + concurrency × `max_batch`: so much is
+    /// repeated after a crash at most.
     fn within_bound(&self) -> bool {
-        let ahead = (self.settings.concurrency as u64 - 1) * self.settings.max_batch;
-        self.next <= self.position + ahead
+        self.next <= self.settled.unwrap_or(self.position) + self.ahead()
+    }
+
+    fn ahead(&self) -> u64 {
+        (self.settings.concurrency as u64 - 1) * self.settings.max_batch
     }
 
     /// Puts the first piece that may be sent in flight.

@@ -148,6 +148,15 @@ impl SpanLog for MemoryLog {
         Ok(ledger)
     }
 
+    fn settled(&self, id: DestinationId) -> Ordinal {
+        // Nothing outlives the process: what is passed is passed.
+        self.ledger(id).map(|ledger| ledger.position).unwrap_or_default()
+    }
+
+    fn settles(&self, _: DestinationId) -> LogFuture<()> {
+        Box::pin(ready(()))
+    }
+
     fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
         // The letter's span shares its record's memory: a copy of its own lets the record go.
         let letter = DeadLetter { bytes: Bytes::copy_from_slice(&letter.bytes), ..letter };

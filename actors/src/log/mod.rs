@@ -351,6 +351,13 @@ pub trait SpanLog: Send + Sync + fmt::Debug {
         advance: &Advance,
     ) -> Result<DestinationLedger, AdvanceError>;
 
+    /// Where a destination stood when its position was last persisted, or could not be: what it takes behind this
+    /// arrives twice after a crash.
+    fn settled(&self, destination: DestinationId) -> Ordinal;
+
+    /// Complete when [`SpanLog::settled`] may have moved on since this was called.
+    fn settles(&self, destination: DestinationId) -> LogFuture<()>;
+
     /// Keeps a dead letter. It is durable before the position passes its ordinal; one letter an ordinal.
     fn dead_letter(&self, destination: DestinationId, letter: DeadLetter);
 

@@ -119,6 +119,12 @@ impl SpanLog for SlowLog {
         self.log.advance(id, advance)
     }
 
+    fn settled(&self, id: DestinationId) -> Ordinal {
+        self.log.settled(id)
+    }
+    fn settles(&self, id: DestinationId) -> LogFuture<()> {
+        self.log.settles(id)
+    }
     fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
         self.log.dead_letter(id, letter);
     }

@@ -538,3 +538,21 @@ proptest! {
         prop_assert_eq!(run.counted, run.end);
     }
 }
+
+#[test]
+fn no_batch_begins_further_ahead_of_what_a_crash_would_go_back_to_than_the_bound() {
+    let mut world = World::new(Settings { concurrency: 2, min_batch: 1, max_batch: 100, ..settings() });
+    world.machine.settled(0);
+    for first in [0, 100] {
+        assert!(
+            matches!(world.machine.next_action(1_000, world.now), Some(Action::Form { from, .. }) if from == first)
+        );
+        world.machine.formed(Spans { first, end: first + 100, kept: 0 }, None, world.now);
+        world.machine.settle();
+    }
+    assert_eq!(world.machine.position(), 200);
+    assert_eq!(world.machine.next_action(1_000, world.now), None, "both batches would be repeated");
+    assert!(world.machine.waits_to_settle());
+    world.machine.settled(100);
+    assert!(matches!(world.machine.next_action(1_000, world.now), Some(Action::Form { from: 200, .. })));
+}

@@ -195,6 +195,28 @@ impl SpanLog for SegmentLog {
         Ok(ledger)
     }
 
+    fn settled(&self, id: DestinationId) -> Ordinal {
+        let mut state = self.shared.state.lock();
+        state.destination(id).map(|destination| destination.settled).unwrap_or_default()
+    }
+
+    fn settles(&self, id: DestinationId) -> LogFuture<()> {
+        let (told, settles) = oneshot::channel();
+        {
+            let mut state = self.shared.state.lock();
+            if let Ok(destination) = state.destination(id) {
+                match destination.settled == destination.ledger.position {
+                    true => drop(told),
+                    false => destination.settles.push(told),
+                }
+            }
+        }
+        Box::pin(async move {
+            // A writer that fails tells nobody; the next one begins with settling.
+            let _told = settles.await;
+        })
+    }
+
     fn dead_letter(&self, id: DestinationId, letter: DeadLetter) {
         // The letter's span shares its record's memory: a copy of its own lets the record go.
         let letter = DeadLetter { bytes: Bytes::copy_from_slice(&letter.bytes), ..letter };

@@ -504,7 +504,8 @@ impl<'a> Opening<'a> {
                     (Known::No, StartAt::End) => (DestinationLedger::starting_at(end), None),
                 };
                 let letters = Letters { kept: letters, unsaved: 0 };
-                Destination { name: name.clone(), ledger, persisted, letters }
+                let settled = ledger.position;
+                Destination { name: name.clone(), ledger, persisted, settled, settles: Vec::new(), letters }
             })
             .collect();
         let waiting = destinations.iter().map(|destination| destination.ledger.position).min();

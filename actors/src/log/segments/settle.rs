@@ -82,7 +82,16 @@ impl Writer {
                 files.resize_with(due.at + 1, DestinationFiles::default);
             }
             let Some(files) = files.get_mut(due.at) else { continue };
-            if let Err(error) = self.settle_one(&due, files) {
+            let settled = self.settle_one(&due, files);
+            if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
+                // Written or not: a destination does not wait for a disk that fails.
+                destination.settled = due.ledger.position;
+                for told in destination.settles.drain(..) {
+                    // Who waited may be gone.
+                    let _gone = told.send(());
+                }
+            }
+            if let Err(error) = settled {
                 trouble = Some(format!("span log cannot write the position of {}: {error}", due.name));
             }
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     super::{
@@ -74,6 +74,10 @@ pub(super) struct Destination {
     pub(super) ledger: DestinationLedger,
     /// Its position as a file has it; `None` before the first.
     pub(super) persisted: Option<Ordinal>,
+    /// Its position when it was last persisted, or could not be.
+    pub(super) settled: Ordinal,
+    /// Told when that is next.
+    pub(super) settles: Vec<oneshot::Sender<()>>,
     pub(super) letters: Letters,
 }
 
