@@ -168,7 +168,21 @@ fn a_crash_of_any_actor_or_thread_with_a_backlog_on_disk_loses_nothing() {
         assert!(queued(&nyx) >= 4_000);
         until("it reads the files", || nyx.stats().log.disk.unwrap().disk_reads > 0).await;
         crash_each(&nyx).await;
+        // A reader with somebody's read in hand: an exporter that begins anew reads at once.
+        let lost = nyx.record("log.reader").inbox.lost;
+        for _ in 0..5 {
+            let restarts = nyx.record("log.reader").restarts;
+            nyx.tree.crash("log.reader", "crashed by a test").unwrap();
+            nyx.crash("export.default").await;
+            until("the reader is back", || nyx.record("log.reader").restarts > restarts).await;
+            // Where the exporter took too long to begin, the reader had nothing in hand.
+            if nyx.record("log.reader").inbox.lost > lost {
+                break;
+            }
+        }
+        assert!(nyx.record("log.reader").inbox.lost > lost);
         sink.revive().unwrap();
+        until("what was read in vain is read again", || queued(&nyx) < 4_000).await;
         crash_each(&nyx).await;
         complete(nyx, &sink, (0..4_000).collect()).await;
     });

@@ -437,8 +437,8 @@ impl Running {
     }
 
     /// Makes a child panic, for demonstrations and tests of what a crash does: the actor of this name, when
-    /// the messages before have been handled; the thread of this name, with what it takes next in hand; or of the
-    /// connections the oldest.
+    /// the messages before have been handled; the thread of this name, with what it takes next in hand, if anything comes soon; or
+    /// of the connections the oldest.
     ///
     /// # Errors
     /// [`TrySendError`] where its inbox is full or closed, or there is no such child.

@@ -206,14 +206,19 @@ impl<T: Send> Queue<T> {
         }
     }
 
-    /// Panics if it was told to, with what was just taken in hand; otherwise `waker` is woken when it is.
+    /// Panics if it was told to, with what was just taken in hand.
     #[allow(clippy::panic, reason = "that is what it is for")]
-    pub(super) fn crash_if_told(&self, waker: &Waker) {
-        self.doomed.register(waker);
+    pub(super) fn crash_if_told(&self) {
         let told = self.doom.lock().take();
         if let Some(why) = told {
             panic!("{why}");
         }
+    }
+
+    /// Whether it was told to panic; otherwise `waker` is woken when it is.
+    pub(super) fn is_told_to_crash(&self, waker: &Waker) -> bool {
+        self.doomed.register(waker);
+        self.doom.lock().is_some()
     }
 
     /// `incarnation` is done with what it had in hand, and takes nothing at present.
@@ -265,7 +270,7 @@ pub(super) trait Gate: Send + Sync {
     /// `incarnation` died: what it had in hand is lost. Returns the full name of its type.
     fn forfeit(&self, incarnation: u64) -> Option<&'static str>;
     /// Takes a message that panics in its handler's place; an owner that takes several at once panics with those that
-    /// it takes next, or with none if it waits.
+    /// it takes next, or with none if none come soon.
     fn crash(&self, why: &'static str) -> Result<(), TrySendError<()>>;
     /// Where the messages are.
     fn counts(&self) -> InboxCounts;

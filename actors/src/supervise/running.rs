@@ -117,7 +117,7 @@ impl TreeMonitor {
     }
 
     /// As [`ActorRef::crash`](super::ActorRef::crash), for the actor of this name; a thread panics with what it takes
-    /// next in hand, or at once if it waits.
+    /// next in hand, if anything comes soon.
     ///
     /// # Errors
     /// [`TrySendError`] where its inbox is full or closed, or no actor has this name.

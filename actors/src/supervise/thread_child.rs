@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
     task::{Context as TaskContext, Wake, Waker},
     thread::{self, Thread},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -18,6 +19,11 @@ use super::{
     record::{ChildKind, Vital},
     settings::ChildSpec,
 };
+
+/// A thread that is told to crash looks so often for messages to have in hand then,
+const CRASH_LOOKS: u32 = 100;
+/// and waits so long for each.
+const CRASH_LOOK: Duration = Duration::from_millis(5);
 
 /// What the body of a supervised thread has: its inbox, and its line to its supervisor.
 ///
@@ -47,19 +53,22 @@ impl<M: Send + 'static> ThreadContext<M> {
     #[must_use]
     pub fn recv(&mut self, batch: &mut Vec<M>, max: usize) -> bool {
         self.ready();
+        let mut looks = 0;
         loop {
             self.life.register(&self.waker);
             let mut cx = TaskContext::from_waker(&self.waker);
             match self.inbox.take_many(self.incarnation, &mut cx, batch, max) {
                 Take::Next(()) => {
-                    self.inbox.crash_if_told(&self.waker);
+                    self.inbox.crash_if_told();
                     return true;
                 }
                 // Woken by a sender or by its supervisor, or for no reason.
-                Take::Empty => {
-                    self.inbox.crash_if_told(&self.waker);
-                    thread::park();
+                Take::Empty if !self.inbox.is_told_to_crash(&self.waker) => thread::park(),
+                Take::Empty if looks < CRASH_LOOKS => {
+                    looks += 1;
+                    thread::park_timeout(CRASH_LOOK);
                 }
+                Take::Empty => self.inbox.crash_if_told(),
                 Take::Drained | Take::Halted | Take::Fenced => return false,
             }
         }

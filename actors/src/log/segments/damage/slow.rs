@@ -12,7 +12,7 @@ use super::{super::OpenLog, *};
 use crate::{
     accept::{ConnectionId, Listener},
     export::testing::request,
-    log::disk::sim::{Effect, Kind, Ops},
+    log::disk::sim::{Effect, Errno, Kind, Ops},
     observe::Observed,
     tree::{LogForm, Running, Tree, TreeConfig},
 };
@@ -123,5 +123,34 @@ fn senders_are_refused_for_now_while_a_disk_hangs_and_lose_nothing_that_they_wer
         assert!(tree.shutdown(Duration::from_secs(20)).await.is_clean());
         let config = SegmentLogConfig { destinations: Vec::new(), ..config(Durability::Power) };
         assert_eq!(open(&disk.crash_power_losing_all(), &config).log.end(), accepted * 20);
+    });
+}
+
+#[test]
+fn a_crash_of_any_actor_or_thread_while_the_disk_fails_loses_nothing_that_waits_for_it() {
+    actix_rt::System::new().block_on(async {
+        let disk = SimDisk::with_dir("/log");
+        let tree = start(&disk, |_| {}).await;
+        let observed = Arc::clone(tree.observed());
+        disk.plan(Ops::changes().always(), Effect::Fail(Errno::Io));
+        finish_spans(&tree, 10);
+        until("a write fails", &observed, |observed| !observed.log().troubles().is_empty()).await;
+        assert_eq!(observed.log().troubles(), ["span log cannot write: Input/output error (os error 5)"]);
+        for name in ["log", "log.reader", "metrics", "collector", "outbox.0"] {
+            let restarts = |observed: &Observed| {
+                observed.records().iter().find(|record| record.name == name).unwrap().restarts
+            };
+            tree.crash(name, "crashed by a test").unwrap();
+            until(name, &observed, |observed| restarts(observed) == 1).await;
+        }
+        let stats = observed.stats();
+        assert_eq!((stats.log.end, stats.spans.accepted), (0, 0));
+        disk.heal();
+        tree.in_process().flush().await.unwrap();
+        let stats = observed.stats();
+        assert_eq!((stats.log.end, stats.spans.accepted, stats.spans.pending), (10, 10, 0));
+        assert!(stats.spans.balances(), "{:?}", stats.spans);
+        until("the trouble is over", &observed, |observed| observed.log().troubles().is_empty()).await;
+        assert!(tree.shutdown(Duration::from_secs(20)).await.is_clean());
     });
 }
