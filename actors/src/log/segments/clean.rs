@@ -41,16 +41,22 @@ pub(in crate::log) fn write(disk: &dyn Disk, path: &Path, end: Ordinal) -> io::R
 /// # Errors
 /// The system's. The marker may still be there: the log must not change.
 pub(in crate::log) fn take(disk: &dyn Disk, path: &Path) -> io::Result<Taken> {
-    let Some(file) = files::open(disk, path)? else { return Ok(Taken::Absent) };
-    let taken = match decode(&files::read_front(&*file, LENGTH + 1)?) {
-        Ok(end) => Taken::Clean(end),
-        Err(Unreadable::OtherVersion(version)) => return Ok(Taken::OtherVersion(version)),
-        Err(Unreadable::Damaged) => Taken::Damaged,
-    };
-    drop(file);
-    disk.remove(path)?;
-    files::sync_folder(disk, path)?;
+    let taken = read(disk, path)?;
+    if matches!(taken, Taken::Clean(_) | Taken::Damaged) {
+        disk.remove(path)?;
+        files::sync_folder(disk, path)?;
+    }
     Ok(taken)
+}
+
+/// Reads the marker and leaves it.
+pub(in crate::log) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Taken> {
+    let Some(file) = files::open(disk, path)? else { return Ok(Taken::Absent) };
+    Ok(match decode(&files::read_front(&*file, LENGTH + 1)?) {
+        Ok(end) => Taken::Clean(end),
+        Err(Unreadable::OtherVersion(version)) => Taken::OtherVersion(version),
+        Err(Unreadable::Damaged) => Taken::Damaged,
+    })
 }
 
 fn encode(end: Ordinal) -> [u8; LENGTH] {

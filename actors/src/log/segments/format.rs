@@ -6,7 +6,8 @@
 //! header, 64 bytes                              record header, 48 bytes
 //!  0  magic "nyx-seg\0"                  8       0  magic "nyxr"                       4
 //!  8  version                            4       4  length of the payload in bytes     4
-//! 12  flags (1: each group is synced)    4       8  sequence, of records               8
+//! 12  flags (1: each group is synced;    4       8  sequence, of records               8
+//!     2: counting began anew)
 //! 16  key, random                       16      16  ordinal of the first span          8
 //! 32  sequence of the first record       8      24  number of spans                    4
 //! 40  ordinal of the first span          8      28  bytes of the group behind this
@@ -45,6 +46,7 @@ pub(crate) const ALIGN: u64 = 8;
 const SEGMENT_MAGIC: [u8; 8] = *b"nyx-seg\0";
 pub(super) const RECORD_MAGIC: [u8; 4] = *b"nyxr";
 const FLAG_SYNCED: u32 = 1;
+const FLAG_ANEW: u32 = 2;
 
 /// What a segment's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) key: [u8; 16],
     /// Whether each group was synced before it was acknowledged (`power`).
     pub(crate) synced: bool,
+    /// Whether the span metrics began anew before it, and had stored nothing yet: no earlier checkpoint goes on here.
+    pub(crate) anew: bool,
     /// The sequence of the first record.
     pub(crate) sequence: u64,
     /// The ordinal of its first span.
@@ -98,7 +102,9 @@ impl SegmentHeader {
         let mut fields = Writer::new(one);
         fields.put(&SEGMENT_MAGIC);
         fields.put(&VERSION.to_le_bytes());
-        fields.put(&if self.synced { FLAG_SYNCED } else { 0 }.to_le_bytes());
+        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+        let flags = flag(self.synced, FLAG_SYNCED) | flag(self.anew, FLAG_ANEW);
+        fields.put(&flags.to_le_bytes());
         fields.put(&self.key);
         fields.put(&self.sequence.to_le_bytes());
         fields.put(&self.first.to_le_bytes());
@@ -140,9 +146,10 @@ impl SegmentHeader {
             return Err(SegmentHeaderError::Version(version));
         }
         let header = (|| {
-            let synced = fields.u32()? & FLAG_SYNCED != 0;
+            let flags = fields.u32()?;
+            let (synced, anew) = (flags & FLAG_SYNCED != 0, flags & FLAG_ANEW != 0);
             let (key, sequence, first) = (fields.take()?, ordinal(&mut fields)?, ordinal(&mut fields)?);
-            Some(Self { key, synced, sequence, first, created: fields.u64()? })
+            Some(Self { key, synced, anew, sequence, first, created: fields.u64()? })
         })();
         header.ok_or(damaged)
     }
@@ -250,7 +257,7 @@ mod tests {
     const KEY: [u8; 16] = [7; 16];
 
     fn header() -> SegmentHeader {
-        SegmentHeader { key: KEY, synced: true, sequence: 3, first: 40, created: 5 }
+        SegmentHeader { key: KEY, synced: true, anew: true, sequence: 3, first: 40, created: 5 }
     }
 
     fn record(offset: u64, payload: &[u8]) -> Vec<u8> {

@@ -21,7 +21,8 @@ use super::{
         letters::KeptLetters,
         records::Records,
     },
-    checkpoint, clean,
+    checkpoint::{self, BootId},
+    clean,
     config::{LogDestination, SegmentLogConfig, StartAt, WhenFull},
     dead_letters::{self, LetterFile},
     format::{DATA_START, RecordHeader, SegmentHeader, SegmentHeaderError},
@@ -89,6 +90,16 @@ impl OpenLog {
         config: &SegmentLogConfig,
         lock: Option<DirLock>,
     ) -> Result<Self, OpenError> {
+        Self::open_in(disk, config, lock, checkpoint::boot_id())
+    }
+
+    /// Opens the folder in this start of the machine.
+    pub(in crate::log) fn open_in(
+        disk: Arc<dyn Disk>,
+        config: &SegmentLogConfig,
+        lock: Option<DirLock>,
+        boot: Option<BootId>,
+    ) -> Result<Self, OpenError> {
         let paths = Paths { dir: config.dir.clone() };
         for dir in
             [paths.dir.clone(), paths.segments(), paths.positions(), paths.dead_letters(), paths.quarantine()]
@@ -100,10 +111,11 @@ impl OpenLog {
             for dir in above.into_iter().chain([&*paths.dir]) {
                 disk.sync_dir(dir).map_err(io_error("sync the folder", dir))?;
             }
+            sync_found(&*disk, &paths)?;
         }
         let mut opening = Opening::new(&*disk, &paths)?;
         let (segments, next_number) = opening.segments()?;
-        let (mut state, restored) = opening.state(config, segments, next_number)?;
+        let (mut state, restored) = opening.state(config, segments, next_number, boot)?;
         state.troubles.found = std::mem::take(&mut opening.found);
         state.troubles.found_spans = opening.stats.damaged_spans;
         state.stats = DiskStats { quarantined_bytes: opening.quarantine.held(), ..opening.stats };
@@ -112,6 +124,7 @@ impl OpenLog {
             config: config.clone(),
             disk: Arc::clone(&disk),
             paths,
+            boot,
             restored,
             state: Mutex::new(state),
             end,
@@ -153,6 +166,24 @@ pub(in crate::log) fn unsent_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Un
     Ok((spans > 0).then_some(Unsent { spans, destinations }))
 }
 
+/// Makes durable what a process that was killed may have left in the page cache: what is built upon from here on
+/// must not go while that stays.
+fn sync_found(disk: &dyn Disk, paths: &Paths) -> Result<(), OpenError> {
+    for dir in [paths.segments(), paths.positions(), paths.dead_letters()] {
+        let mut names = disk.list(&dir).map_err(io_error("list", &dir))?;
+        if dir == paths.segments() {
+            // Those before the last were synced, or were never acknowledged and do not count.
+            let last = names.iter().filter_map(|name| number_of(name)).max();
+            names.retain(|name| number_of(name).is_some_and(|number| Some(number) == last));
+        }
+        for path in names.iter().map(|name| dir.join(name)) {
+            disk.open(&path).and_then(|file| file.sync()).map_err(io_error("sync", &path))?;
+        }
+        disk.sync_dir(&dir).map_err(io_error("sync the folder", &dir))?;
+    }
+    Ok(())
+}
+
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { what, path, source }
@@ -168,6 +199,10 @@ struct Opening<'a> {
     quarantine: Quarantine,
     /// What is to be changed once everything was read.
     changes: Vec<Change>,
+    /// Where the log ended when it was closed in order, if it was.
+    closed_at: Option<Ordinal>,
+    /// Where counting last began anew, as segments say: no checkpoint before it has a continuation.
+    anew: Option<Ordinal>,
 }
 
 /// A change to a folder that is being opened.
@@ -183,6 +218,12 @@ impl<'a> Opening<'a> {
     fn new(disk: &'a dyn Disk, paths: &'a Paths) -> Result<Self, OpenError> {
         let dir = paths.quarantine();
         let quarantine = Quarantine::open(disk, &dir, false).map_err(io_error("list", &dir))?;
+        let marker = paths.clean();
+        let closed_at = match clean::read(disk, &marker).map_err(io_error("read", &marker))? {
+            clean::Taken::Clean(end) => Some(end),
+            clean::Taken::OtherVersion(found) => return Err(OpenError::Version { file: marker, found }),
+            clean::Taken::Absent | clean::Taken::Damaged => None,
+        };
         Ok(Self {
             disk,
             paths,
@@ -190,6 +231,8 @@ impl<'a> Opening<'a> {
             stats: DiskStats::default(),
             quarantine,
             changes: Vec::new(),
+            closed_at,
+            anew: None,
         })
     }
 
@@ -230,6 +273,9 @@ impl<'a> Opening<'a> {
             Ok(header) => {
                 let mut segment = Segment::new(number, file, header.key, header.sequence, header.first);
                 (segment.length, segment.synced) = (length, header.synced);
+                if header.anew {
+                    self.anew = self.anew.max(Some(header.first));
+                }
                 Ok(Some(segment))
             }
             Err(SegmentHeaderError::Version(found)) => Err(OpenError::Version { file: path, found }),
@@ -252,7 +298,8 @@ impl<'a> Opening<'a> {
     }
 
     /// Makes the changes that were found to be due.
-    fn change(&mut self) -> Result<(), OpenError> {
+    fn change(&mut self, durable: bool) -> Result<(), OpenError> {
+        let names = self.changes.iter().any(|change| !matches!(change, Change::SetAside(..)));
         for change in std::mem::take(&mut self.changes) {
             match change {
                 Change::SetAside(name, bytes) => {
@@ -266,6 +313,11 @@ impl<'a> Opening<'a> {
                 }
                 Change::Remove(path) => self.disk.remove(&path).map_err(io_error("remove", &path))?,
             }
+        }
+        // What came back after a power cut would be of another time.
+        let dirs = [self.paths.segments(), self.paths.positions(), self.paths.dead_letters()];
+        for dir in dirs.iter().filter(|_| durable && names) {
+            self.disk.sync_dir(dir).map_err(io_error("sync the folder", dir))?;
         }
         Ok(())
     }
@@ -283,12 +335,30 @@ impl<'a> Opening<'a> {
         let mut walk = Walk::new(&*file, segment.key, segment.begin, length, Ordinal::MAX, BLOCK);
         let mut kept = segment.begin;
         let mut gap: Option<Gap> = None;
+        let mut holes: Vec<Hole> = Vec::new();
         segment.length = DATA_START.min(length);
         while let Some(step) = walk.next().map_err(io_error("read", &path))? {
+            let (Step::Record { offset: at, .. } | Step::Bad { from: at, .. }) = step;
+            if holes.last().is_some_and(|hole| hole.group_end <= at) {
+                // Another group was written behind it: this one was acknowledged.
+                self.lost_in(segment, &mut holes);
+            }
             match step {
                 Step::Record { header, offset, .. } => {
-                    let whole = header.group_end(offset) <= length;
+                    let group_end = header.group_end(offset);
+                    let whole = group_end <= length;
                     let torn_from = match gap.take() {
+                        // A power cut may leave holes in the last group, which nobody was told is kept.
+                        Some(gap)
+                            if whole
+                                && !gap.was_acknowledged(segment, offset)
+                                && !walk.was_unreadable()
+                                && kept.first >= self.closed_at.unwrap_or_default() =>
+                        {
+                            let next = (header.first, header.sequence);
+                            holes.push(Hole { point: kept, bytes: gap.from..offset, next, group_end });
+                            offset
+                        }
                         Some(gap) if whole || gap.was_acknowledged(segment, offset) => {
                             self.lost(segment, gap.from..offset, &mut kept, (header.first, header.sequence));
                             offset
@@ -318,9 +388,36 @@ impl<'a> Opening<'a> {
                 }
             }
         }
+        if let Some(Hole { point, .. }) = holes.first() {
+            kept = *point;
+            segment.length = kept.offset;
+            segment.forget_from(kept.offset);
+            self.cut_off(segment, kept.offset..length);
+        }
         segment.end = kept.first;
         segment.next_sequence = kept.sequence;
         Ok(())
+    }
+
+    /// Counts holes as damage.
+    fn lost_in(&mut self, segment: &mut Segment, holes: &mut Vec<Hole>) {
+        for Hole { mut point, bytes, next, .. } in holes.drain(..) {
+            self.lost(segment, bytes, &mut point, next);
+        }
+    }
+
+    /// Counts the end of a segment as torn. The bytes are kept, in case they say anything.
+    fn cut_off(&mut self, segment: &Segment, bytes: Range<u64>) {
+        self.stats.torn_bytes += bytes.end - bytes.start;
+        let aside = self.bytes_aside(segment, bytes);
+        if aside > 0 {
+            let segment = segment.number;
+            tracing::warn!(
+                segment,
+                bytes = aside,
+                "the end of the span log is unreadable: cut off and set aside"
+            );
+        }
     }
 
     /// The end of the last segment, which holds no record that checks.
@@ -333,19 +430,8 @@ impl<'a> Opening<'a> {
                 let next = (header.end(), header.sequence.saturating_add(1));
                 self.lost(segment, gap.from..to, kept, next);
             }
-            // A write that came to no end, or a damaged header: the bytes are kept, in case they say anything.
-            Some(_) | None => {
-                self.stats.torn_bytes += to - gap.from;
-                let aside = self.bytes_aside(segment, gap.from..to);
-                if aside > 0 {
-                    let segment = segment.number;
-                    tracing::warn!(
-                        segment,
-                        bytes = aside,
-                        "the end of the span log is unreadable: cut off and set aside"
-                    );
-                }
-            }
+            // A write that came to no end, or a damaged header.
+            Some(_) | None => self.cut_off(segment, gap.from..to),
         }
     }
 
@@ -447,6 +533,7 @@ impl<'a> Opening<'a> {
         config: &SegmentLogConfig,
         mut segments: VecDeque<Segment>,
         next_number: u64,
+        boot: Option<BootId>,
     ) -> Result<(State, Restored), OpenError> {
         let recovered = segments.back().map_or(0, |last| last.end);
         let next_sequence = segments.back().map_or(0, |last| last.next_sequence);
@@ -470,10 +557,16 @@ impl<'a> Opening<'a> {
             end = letters.iter().map(|letter| letter.ordinal.saturating_add(1)).fold(end, Ordinal::max);
             known.push((position, letters));
         }
+        // How far the log has come as far as files tell that stay.
+        let mut anchor = known.iter().fold(recovered, |anchor, (position, _)| match position {
+            Known::At(ledger) => anchor.max(ledger.position),
+            Known::No | Known::Forgotten => anchor,
+        });
         let checkpoint = checkpoint::read(self.disk, &self.paths.checkpoint())
             .map_err(io_error("read", &self.paths.checkpoint()))?;
         if let checkpoint::Found::Read(frame) = &checkpoint {
             end = end.max(frame.position);
+            anchor = anchor.max(frame.position);
         }
         if let checkpoint::Found::Damaged(bytes) = &checkpoint {
             self.aside("red.checkpoint", bytes);
@@ -528,13 +621,14 @@ impl<'a> Opening<'a> {
         }
         let clean = matches!(clean, clean::Taken::Clean(at) if at == end);
         let gap = (end > recovered && !segments.is_empty()).then_some(end);
-        let damaged = segments.back().and_then(|last| last.damage.last().copied()).max(gap);
-        let restored = restored(&checkpoint, start, end, damaged, clean);
+        let damaged = segments.back().and_then(|last| last.damage.last().copied()).max(gap).max(self.anew);
+        let restored = restored(&checkpoint, start, end, damaged, clean, boot);
         let counted = match &restored {
             Restored::Fresh(position)
             | Restored::Checkpoint { position, .. }
             | Restored::Broken { position, .. } => *position,
         };
+        let mut leaving = Vec::new();
         for (name, ledger) in removed {
             let queued = ledger.at_end(end).queued();
             tracing::info!(
@@ -543,9 +637,13 @@ impl<'a> Opening<'a> {
                 queued,
                 "a destination is no longer configured: the log does not keep its spans"
             );
-            self.changes.push(Change::Remove(self.paths.position(&name)));
+            match ledger.position <= anchor {
+                true => self.changes.push(Change::Remove(self.paths.position(&name))),
+                // Another file has to tell first how far the log has come.
+                false => leaving.push(name),
+            }
         }
-        self.change()?;
+        self.change(config.durability == Durability::Power)?;
         let state = State {
             segments,
             next_number,
@@ -554,12 +652,27 @@ impl<'a> Opening<'a> {
             missing,
             cache: Records::default(),
             destinations,
-            measured: config.measured.then_some(Measured { counted, stored: counted }),
+            leaving,
+            measured: config.measured.then(|| {
+                let anew = matches!(restored, Restored::Broken { .. });
+                Measured { counted, stored: counted, anew }
+            }),
             stats: DiskStats::default(),
             troubles: Troubles::default(),
         };
         Ok((state, restored))
     }
+}
+
+/// A damaged place of the last segment that is of its last group, as far as is known.
+struct Hole {
+    /// What is kept before it.
+    point: Point,
+    bytes: Range<u64>,
+    /// The ordinal and the sequence of the next record.
+    next: (Ordinal, u64),
+    /// Where the group ends.
+    group_end: u64,
 }
 
 /// A damaged place of the last segment.
@@ -592,6 +705,7 @@ fn restored(
     end: Ordinal,
     damaged: Option<Ordinal>,
     clean: bool,
+    boot: Option<BootId>,
 ) -> Restored {
     let broken = |why: String| Restored::Broken { position: end, why };
     match checkpoint {
@@ -602,7 +716,7 @@ fn restored(
             broken("the checkpoint is damaged".to_owned())
         }
         checkpoint::Found::Read(frame) => {
-            let same_boot = frame.boot.is_some() && frame.boot == checkpoint::boot_id();
+            let same_boot = frame.boot.is_some() && frame.boot == boot;
             let synced = frame.durability == Durability::Power;
             if frame.position < start {
                 broken(format!("the log begins at {start}, behind the checkpoint at {}", frame.position))

@@ -22,6 +22,8 @@ pub(super) struct Segment {
     pub(super) end: u64,
     /// The number of the record behind its last; known of the newest segment alone.
     pub(super) next_sequence: u64,
+    /// Whether a restart finds it: its header is there, and durable where that is promised.
+    pub(super) begun: bool,
     /// Whether it was synced since it was written to last.
     pub(super) synced: bool,
     /// Records at a distance of [`INDEX_SPACING`] or more, in order.
@@ -47,6 +49,7 @@ impl Segment {
             length: DATA_START,
             end: first,
             next_sequence: sequence,
+            begun: true,
             synced: false,
             index: Vec::new(),
             damage: BTreeSet::new(),
@@ -59,6 +62,11 @@ impl Segment {
         if point.offset >= last.saturating_add(INDEX_SPACING) {
             self.index.push(point);
         }
+    }
+
+    /// Forgets where records are from this offset on: they do not count.
+    pub(super) fn forget_from(&mut self, offset: u64) {
+        self.index.retain(|point| point.offset < offset);
     }
 
     /// A record at or before the one that holds this ordinal.

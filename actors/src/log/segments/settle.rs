@@ -1,6 +1,6 @@
 //! What the writer writes besides groups: positions, dead letters, checkpoints, what is set aside, the clean end.
 
-use std::{io, path::Path, sync::atomic::Ordering};
+use std::{io, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -13,7 +13,6 @@ use super::{
     checkpoint::{self, Checkpoint},
     clean,
     dead_letters::{self, LetterFile},
-    files,
     positions::{self, PositionFile},
     quarantine::{Quarantine, damaged_bytes},
     read::Damage,
@@ -35,10 +34,6 @@ pub(super) struct Files {
 struct DestinationFiles {
     position: Option<PositionFile>,
     letters: Option<LetterFile>,
-    /// A position file was to be made and perhaps is not durable by its name; syncing that again proves nothing.
-    unsure_position: bool,
-    /// The same of a file of letters.
-    unsure_letters: bool,
 }
 
 /// What is to be written of a destination, as of one moment.
@@ -48,6 +43,8 @@ struct Due {
     ledger: DestinationLedger,
     moved: bool,
     letters: Vec<DeadLetter>,
+    /// Whether there are any, in a file or not.
+    has_letters: bool,
 }
 
 impl Writer {
@@ -68,10 +65,12 @@ impl Writer {
                 ledger: destination.ledger.clone(),
                 moved: destination.persisted != Some(destination.ledger.position),
                 letters: destination.letters.unsaved(),
+                has_letters: !destination.letters.kept.is_empty(),
             });
             due.filter(|due| due.moved || !due.letters.is_empty()).collect()
         };
         if due.is_empty() {
+            self.let_leave();
             self.release();
             return;
         }
@@ -103,15 +102,47 @@ impl Writer {
         }
         state.troubles.settle = trouble;
         drop(state);
+        self.let_leave();
         self.release();
+    }
+
+    /// Removes the positions of destinations that are no longer configured, once other files tell how far the log has
+    /// come.
+    fn let_leave(&self) {
+        let names = {
+            let mut state = self.shared.state.lock();
+            if state.leaving.is_empty() || !state.end_is_kept() {
+                return;
+            }
+            std::mem::take(&mut state.leaving)
+        };
+        let (disk, dir) = (&*self.shared.disk, self.shared.paths.positions());
+        for name in names {
+            let removed = match disk.remove(&self.shared.paths.position(&name)) {
+                Ok(()) if self.is_power() => disk.sync_dir(&dir),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+            if let Err(error) = removed {
+                let mut state = self.shared.state.lock();
+                state.stats.write_errors += 1;
+                tracing::warn!(destination = name, %error, "a position that nobody needs cannot be removed");
+                state.leaving.push(name);
+            }
+        }
     }
 
     /// Dead letters first: a position does not pass a letter that is not durable.
     fn settle_one(&self, due: &Due, files: &mut DestinationFiles) -> io::Result<()> {
         let power = self.is_power();
         let mut written = 0;
+        // With syncs, those of an earlier process are written anew before a position passes them: a sync of its that
+        // failed may have left pages, or a name, that no later one makes durable.
+        let found = power && due.moved && files.letters.is_none() && due.has_letters;
+        if found || !due.letters.is_empty() {
+            written += self.append_letters(due, &mut files.letters)?;
+        }
         if let Some(last) = due.letters.last() {
-            written += self.append_letters(due, files)?;
             if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
                 destination.letters.saved(last.ordinal);
             }
@@ -132,8 +163,7 @@ impl Writer {
         Ok(())
     }
 
-    fn append_letters(&self, due: &Due, files: &mut DestinationFiles) -> io::Result<u64> {
-        let DestinationFiles { letters: slot, unsure_letters: unsure, .. } = files;
+    fn append_letters(&self, due: &Due, slot: &mut Option<LetterFile>) -> io::Result<u64> {
         let power = self.is_power();
         let shared = &*self.shared;
         let (disk, path) = (&*shared.disk, shared.paths.letters(&due.name));
@@ -145,17 +175,13 @@ impl Writer {
         let file = match slot {
             Some(file) => file,
             None => match LetterFile::open(disk, &path)? {
-                dead_letters::Found::Read { file, .. } if !*unsure => {
-                    self.sync_name(&path, unsure)?;
-                    slot.insert(file)
-                }
+                dead_letters::Found::Read { file, .. } if !power => slot.insert(file),
                 dead_letters::Found::Read { .. }
                 | dead_letters::Found::Absent
                 | dead_letters::Found::Damaged(_)
                 | dead_letters::Found::OtherVersion(_) => {
-                    *unsure = true;
                     let (file, written) = LetterFile::create(disk, &path, &all(), power)?;
-                    (*slot, *unsure) = (Some(file), false);
+                    *slot = Some(file);
                     return Ok(written);
                 }
             },
@@ -170,40 +196,25 @@ impl Writer {
         Ok(written)
     }
 
-    /// Makes the name of a file durable that is there already: whoever made it may not have synced it.
-    fn sync_name(&self, path: &Path, unsure: &mut bool) -> io::Result<()> {
-        if self.is_power() {
-            *unsure = true;
-            files::sync_folder(&*self.shared.disk, path)?;
-            *unsure = false;
-        }
-        Ok(())
-    }
-
     fn position_file<'a>(
         &self,
         due: &Due,
         files: &'a mut DestinationFiles,
     ) -> io::Result<&'a mut PositionFile> {
         let power = self.is_power();
-        let DestinationFiles { position: slot, unsure_position: unsure, .. } = files;
         let (disk, path) = (&*self.shared.disk, self.shared.paths.position(&due.name));
-        match slot {
+        match &mut files.position {
             Some(file) => Ok(file),
             slot @ None => {
                 let file = match PositionFile::open(disk, &path, power)? {
-                    positions::Found::Read { file, .. } if !*unsure => {
-                        self.sync_name(&path, unsure)?;
-                        file
-                    }
+                    // With syncs, a file of an earlier process is replaced: a sync of its that failed may have left
+                    // pages, or a name, that no later one makes durable.
+                    positions::Found::Read { file, .. } if !power => file,
                     positions::Found::Read { .. }
                     | positions::Found::Absent
                     | positions::Found::Damaged(_)
                     | positions::Found::OtherVersion(_) => {
-                        *unsure = true;
-                        let file = PositionFile::create(disk, &path, &due.ledger, power)?;
-                        *unsure = false;
-                        file
+                        PositionFile::create(disk, &path, &due.ledger, power)?
                     }
                 };
                 Ok(slot.insert(file))
@@ -215,7 +226,7 @@ impl Writer {
         let checkpoint = Checkpoint {
             position,
             durability: self.shared.config.durability,
-            boot: checkpoint::boot_id(),
+            boot: self.shared.boot,
             bytes: bytes.clone(),
         };
         let path = self.shared.paths.checkpoint();
@@ -228,6 +239,7 @@ impl Writer {
                 state.stats.checkpointed_at = Some(unix_now().as_secs());
                 if let Some(measured) = &mut state.measured {
                     measured.stored = measured.stored.max(position);
+                    measured.anew = false;
                 }
                 drop(state);
                 self.release();
@@ -292,21 +304,21 @@ impl Writer {
 
     fn try_finish(&mut self) -> io::Result<()> {
         let (disk, paths) = (&*self.shared.disk, &self.shared.paths);
-        let (unsynced, end, settled) = {
+        let (unsynced, end, settled, anew) = {
             let state = self.shared.state.lock();
             let unsynced: Vec<_> =
                 state.segments.iter().filter(|s| !s.synced).map(|s| s.file.clone()).collect();
-            (unsynced, state.end, state.troubles.settle.is_none())
+            // The checkpoint is no longer one of what the log holds.
+            let anew = state.measured.as_ref().is_some_and(|measured| measured.anew);
+            (unsynced, state.end, state.troubles.settle.is_none(), anew)
         };
         for file in unsynced {
             file.sync()?;
         }
-        for DestinationFiles { position, letters, .. } in &mut self.files.destinations {
-            if let Some(position) = position {
-                position.sync()?;
-            }
-            if let Some(letters) = letters {
-                letters.sync()?;
+        // Files that only a process before this one wrote, too: it may have been killed.
+        for dir in [paths.positions(), paths.dead_letters()] {
+            for name in disk.list(&dir)? {
+                disk.open(&dir.join(name))?.sync()?;
             }
         }
         match disk.open(&paths.checkpoint()) {
@@ -317,7 +329,11 @@ impl Writer {
         for dir in [paths.segments(), paths.positions(), paths.dead_letters(), paths.dir.clone()] {
             disk.sync_dir(&dir)?;
         }
-        if settled {
+        // The folder itself may be new.
+        if let Some(above) = paths.dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+            disk.sync_dir(above)?;
+        }
+        if settled && !anew {
             clean::write(disk, &paths.clean(), end)?;
         }
         Ok(())

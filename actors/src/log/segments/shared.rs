@@ -17,6 +17,7 @@ use super::{
         AdvanceError, DeadLetter, DestinationId, DestinationLedger, DiskStats, Ordinal, Restored, disk::Disk,
         letters::KeptLetters, records::Records,
     },
+    checkpoint::BootId,
     config::SegmentLogConfig,
     lock::DirLock,
     segment::{Paths, Segment},
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) config: SegmentLogConfig,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) paths: Paths,
+    /// This start of the machine.
+    pub(super) boot: Option<BootId>,
     pub(super) restored: Restored,
     pub(super) state: Mutex<State>,
     /// The state's end, readable without its lock.
@@ -55,6 +58,8 @@ pub(super) struct State {
     /// Recent records, up to the end.
     pub(super) cache: Records,
     pub(super) destinations: Vec<Destination>,
+    /// Destinations that are no longer configured and still have a position file.
+    pub(super) leaving: Vec<String>,
     /// What the metrics have counted, and what of it a stored checkpoint includes; `None` where there are no
     /// metrics to wait for.
     pub(super) measured: Option<Measured>,
@@ -66,6 +71,8 @@ pub(super) struct State {
 pub(super) struct Measured {
     pub(super) counted: Ordinal,
     pub(super) stored: Ordinal,
+    /// Counting began anew, and no checkpoint was stored since: the one that there may be has no continuation.
+    pub(super) anew: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +133,21 @@ impl State {
         positions.chain(stored).min().unwrap_or(self.end)
     }
 
+    /// Whether a restart knows the log's end by a segment or a position.
+    pub(super) fn end_is_kept(&self) -> bool {
+        self.end_is_persisted() || self.segments.iter().any(|segment| segment.begun)
+    }
+
+    /// Whether it does so without this segment.
+    pub(super) fn can_spare(&self, number: u64) -> bool {
+        self.end_is_persisted()
+            || self.segments.iter().any(|segment| segment.begun && segment.number != number)
+    }
+
+    fn end_is_persisted(&self) -> bool {
+        self.destinations.iter().any(|destination| destination.persisted == Some(self.end))
+    }
+
     /// Lets go of cached records that everyone has, and of the oldest where there are too many.
     pub(super) fn trim_cache(&mut self) {
         let positions = self.destinations.iter().map(|d| d.ledger.position);
@@ -133,6 +155,12 @@ impl State {
         let slowest = positions.chain(counted).min().unwrap_or(self.end);
         while self.cache.pop_if(|record| record.end() <= slowest) {}
         while self.cache.bytes() > CACHE_MAX && self.cache.pop_if(|_| true) {}
+    }
+
+    /// Lets go of cached records whose segments are gone.
+    pub(super) fn trim_cache_to_start(&mut self) {
+        let start = self.start();
+        while self.cache.pop_if(|record| record.end() <= start) {}
     }
 
     pub(super) fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {

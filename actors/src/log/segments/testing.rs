@@ -20,6 +20,15 @@ impl Inline {
         Ok(Self::of(&OpenLog::open_on(disk, config, None)?))
     }
 
+    /// Opens it in this start of the machine.
+    pub(crate) fn open_in(
+        disk: Arc<dyn Disk>,
+        config: &SegmentLogConfig,
+        boot: [u8; 16],
+    ) -> Result<Self, OpenError> {
+        Ok(Self::of(&OpenLog::open_in(disk, config, None, Some(boot))?))
+    }
+
     /// The log of an opened folder.
     pub(crate) fn of(open: &OpenLog) -> Self {
         let writer = Arc::new(Mutex::new(open.writer()));

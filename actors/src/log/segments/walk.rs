@@ -48,7 +48,7 @@ pub(super) enum Step {
     },
 }
 
-/// Reads a segment's records in order. It looks at no byte behind its length, for no record behind its end, and
+/// Reads a segment's records in order. It looks at no byte behind its length, for no record that reaches behind its end, and
 /// after damage only for records that can be there: in their place, with a number and an ordinal that fit.
 pub(super) struct Walk<'a> {
     block: Block<'a>,
@@ -57,6 +57,8 @@ pub(super) struct Walk<'a> {
     /// Where the damage before `next` begins, if there is some.
     bad: Option<u64>,
     end: u64,
+    /// A place could not be read, twice.
+    unreadable: bool,
 }
 
 enum At {
@@ -67,8 +69,8 @@ enum At {
 }
 
 impl<'a> Walk<'a> {
-    /// A walk from `next` on, over `length` bytes of the file, up to the record that would begin at the ordinal
-    /// `end` or behind. It reads `block` bytes at a time, or a record if that is larger.
+    /// A walk from `next` on, over `length` bytes of the file, up to the record that would reach behind the
+    /// ordinal `end`. It reads `block` bytes at a time, or a record if that is larger.
     pub(super) fn new(
         file: &'a dyn DiskFile,
         key: [u8; 16],
@@ -83,12 +85,18 @@ impl<'a> Walk<'a> {
             next,
             bad: None,
             end,
+            unreadable: false,
         }
     }
 
     /// The place and numbers of the record that is expected next.
     pub(super) fn point(&self) -> Point {
         self.next
+    }
+
+    /// Whether a place could not be read so far.
+    pub(super) fn was_unreadable(&self) -> bool {
+        self.unreadable
     }
 
     /// The next step; `None` at the end.
@@ -100,13 +108,17 @@ impl<'a> Walk<'a> {
         if offset >= self.block.length || first >= self.end {
             return Ok(None);
         }
-        let (header, trouble) = match self.at(offset) {
+        // An error may be a passing one: what is called damage is given up for good.
+        let (header, trouble) = match self.at(offset).or_else(|_| self.at(offset)) {
             Ok(At::Record(header, payload)) if self.follows(&header) => {
                 return Ok(self.pass(header, offset, payload));
             }
             Ok(At::Header(header)) if self.follows(&header) => (Some(header), None),
             Ok(At::Record(..) | At::Header(_) | At::Nothing) => (None, None),
-            Err(error) => (None, Some(error)),
+            Err(error) => {
+                self.unreadable = true;
+                (None, Some(error))
+            }
         };
         self.bad.get_or_insert(offset);
         let to = self.resync(offset, header, trouble)?;
@@ -123,7 +135,7 @@ impl<'a> Walk<'a> {
     }
 
     fn pass(&mut self, header: RecordHeader, offset: u64, payload: Bytes) -> Option<Step> {
-        if header.first >= self.end {
+        if header.end() > self.end {
             self.next.offset = self.block.length;
             return None;
         }

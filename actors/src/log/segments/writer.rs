@@ -20,7 +20,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     super::{
         Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans, Record,
-        RejectReason,
+        RejectReason, Restored,
         disk::{DiskFile, write_full},
         unix_now,
     },
@@ -39,6 +39,8 @@ const BUFFERS_MAX: usize = 1024;
 /// Bytes that groups leave free on the file system, whatever the settings: without a place for positions and
 /// checkpoints a full log would stay full.
 const HEADROOM: u64 = 256 << 10;
+/// So many empty segments may resist removal before no further one is begun.
+const LEFT_OVER_MAX: usize = 4;
 /// After so many written bytes the writer looks again how much room the file system has.
 const LOOK_BYTES: u64 = 16 << 20;
 
@@ -241,8 +243,7 @@ impl Writer {
         if size + DATA_START > limit {
             return Err(too_large);
         }
-        let more = before + size + DATA_START;
-        let held = match self.make_room(more) {
+        let held = match self.make_room(before + size) {
             Ok(()) => {
                 self.shared.state.lock().troubles.full = None;
                 return Ok(length);
@@ -269,7 +270,7 @@ impl Writer {
         Err(CommitError::Full { bytes: bytes.len(), held: as_usize(held), limit: as_usize(limit) })
     }
 
-    /// Sees to it that `more` bytes may be written.
+    /// Sees to it that `more` bytes of records may be written.
     fn make_room(&mut self, more: u64) -> Result<(), Full> {
         let mut settled = false;
         loop {
@@ -281,12 +282,15 @@ impl Writer {
             if !settled {
                 settled = true;
                 self.settle();
-                let state = self.shared.state.lock();
-                let passed = state.passed();
-                if state.segments.back().is_some_and(|last| last.end <= passed) {
+                let passed = {
+                    let state = self.shared.state.lock();
+                    let passed = state.passed();
+                    state.segments.back().is_some_and(|last| last.end <= passed && last.length > DATA_START)
+                };
+                if passed {
                     self.active = None;
+                    let _kept = self.may_lose_last();
                 }
-                drop(state);
                 self.release();
                 continue;
             }
@@ -303,7 +307,12 @@ impl Writer {
 
     fn room_for(&mut self, more: u64) -> Result<(), Full> {
         let Shared { config, disk, paths, state, .. } = &*self.shared;
-        let held = state.lock().bytes();
+        let (held, takes) = {
+            let state = &mut *state.lock();
+            let active = self.active.and_then(|number| state.segment(number).map(|segment| segment.length));
+            (state.bytes(), active.is_some_and(|length| length < config.segment_bytes))
+        };
+        let more = if takes { more } else { more + DATA_START };
         if held.saturating_add(more) > config.max_bytes {
             return Err(Full::Log { held });
         }
@@ -381,14 +390,21 @@ impl Writer {
 
     /// Removes a segment that has no record.
     fn discard_empty(&mut self, number: u64) {
+        let state = self.shared.state.lock();
+        // The only one stays, empty, where nothing else tells how far the log has come.
+        if !state.can_spare(number) {
+            return;
+        }
+        drop(state);
+        // One that cannot be removed has nothing that counts, as the next begins at the same ordinal. It stays in the
+        // list, to go before that one does: later its ordinals would be somebody else's.
+        if self.remove(number).is_err() {
+            self.shared.state.lock().stats.write_errors += 1;
+            return;
+        }
         let mut state = self.shared.state.lock();
         if state.segments.back().is_some_and(|last| last.number == number && last.length == DATA_START) {
             state.segments.pop_back();
-        }
-        drop(state);
-        // One that stays has nothing that counts: the next begins at the same ordinal.
-        if self.shared.disk.remove(&self.shared.paths.segment(number)).is_err() {
-            self.shared.state.lock().stats.write_errors += 1;
         }
     }
 
@@ -402,42 +418,80 @@ impl Writer {
             }
         }
         self.active = None;
-        let (number, sequence, first) = {
+        self.discard_left_over()?;
+        let (number, sequence, first, anew) = {
             let mut state = self.shared.state.lock();
             let number = state.next_number;
             state.next_number += 1;
-            (number, state.next_sequence, state.end)
+            let begins =
+                matches!(self.shared.restored, Restored::Broken { position, .. } if position == state.end);
+            let anew = begins && state.measured.as_ref().is_some_and(|measured| measured.anew);
+            (number, state.next_sequence, state.end, anew)
         };
         let synced = self.shared.config.durability == Durability::Power;
         let header =
-            SegmentHeader { key: rand::random(), synced, sequence, first, created: nanos(unix_now()) };
+            SegmentHeader { key: rand::random(), synced, anew, sequence, first, created: nanos(unix_now()) };
         let path = self.shared.paths.segment(number);
-        let made = (|| {
-            let file = self.shared.disk.create(&path)?;
-            write_full(&*file, &header.encode(), 0)?;
-            if synced {
-                self.shared.disk.sync_dir(&self.shared.paths.segments())?;
-            }
-            Ok(file)
-        })();
-        let mut state = self.shared.state.lock();
-        match made {
-            Ok(file) => {
+        let created = self.shared.disk.create(&path);
+        let made = created.map(|file| {
+            let begun = self.begin_segment(&*file, &header);
+            (Segment::new(number, file, header.key, sequence, first), begun)
+        });
+        let error = match made {
+            Ok((segment, Ok(()))) => {
+                let mut state = self.shared.state.lock();
                 state.stats.written_bytes += DATA_START;
                 self.room = self.room.saturating_sub(DATA_START);
                 // Where the one before was given up, what it has behind this does not count.
-                state.segments.push_back(Segment::new(number, file, header.key, sequence, first));
+                state.segments.push_back(segment);
                 self.active = Some(number);
-                Ok(number)
+                return Ok(number);
             }
-            Err(error) => {
-                state.stats.write_errors += 1;
-                drop(state);
-                self.room = 0;
-                let _nothing = self.shared.disk.remove(&path);
-                Err(Trouble::Write(error))
+            Ok((mut segment, Err(error))) => {
+                segment.begun = false;
+                // One that cannot be removed stays in the list, to go before the next one does.
+                if self.remove(number).is_err() {
+                    self.shared.state.lock().segments.push_back(segment);
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        self.shared.state.lock().stats.write_errors += 1;
+        self.room = 0;
+        Err(Trouble::Write(error))
+    }
+
+    /// Removes empty segments that resisted before; an error where there are too many of them.
+    fn discard_left_over(&mut self) -> Result<(), Trouble> {
+        loop {
+            let (number, left_over) = {
+                let state = self.shared.state.lock();
+                let empty =
+                    |segment: &&Segment| segment.length == DATA_START && segment.begin.first == segment.end;
+                let last = state.segments.back().filter(empty).map(|last| last.number);
+                let Some(number) = last.filter(|number| state.can_spare(*number)) else { return Ok(()) };
+                (number, state.segments.iter().rev().take_while(empty).count())
+            };
+            match self.remove(number) {
+                Ok(()) => drop(self.shared.state.lock().segments.pop_back()),
+                Err(error) => {
+                    self.shared.state.lock().stats.write_errors += 1;
+                    return if left_over < LEFT_OVER_MAX { Ok(()) } else { Err(Trouble::Write(error)) };
+                }
             }
         }
+    }
+
+    fn begin_segment(&self, file: &dyn DiskFile, header: &SegmentHeader) -> io::Result<()> {
+        write_full(file, &header.encode(), 0)?;
+        if header.synced {
+            // Before any record: a header that does not check is then damage, and no torn write.
+            let synced = file.sync().and_then(|()| self.shared.disk.sync_dir(&self.shared.paths.segments()));
+            self.shared.state.lock().stats.sync_errors += u64::from(synced.is_err());
+            synced?;
+        }
+        Ok(())
     }
 
     fn publish(&self, number: u64, offset: u64, size: u64, group: &[Placed], synced: bool) {
@@ -483,7 +537,13 @@ impl Writer {
                 let state = self.shared.state.lock();
                 let passed = state.passed();
                 match state.segments.front() {
-                    Some(first) if first.end <= passed && Some(first.number) != self.active => first.number,
+                    Some(first)
+                        if first.end <= passed
+                            && Some(first.number) != self.active
+                            && state.can_spare(first.number) =>
+                    {
+                        first.number
+                    }
                     Some(_) | None => return,
                 }
             };
@@ -495,6 +555,9 @@ impl Writer {
 
     /// Removes the oldest segment, whoever has not had it; the active one becomes an old one.
     fn evict(&mut self) -> bool {
+        if !self.may_lose_last() {
+            return false;
+        }
         let (number, missed) = {
             let state = self.shared.state.lock();
             let Some(first) = state.segments.front() else { return false };
@@ -506,6 +569,7 @@ impl Writer {
             self.active = None;
         }
         let removed = self.remove_first(number);
+        self.shared.state.lock().trim_cache_to_start();
         if removed && missed > 0 {
             self.shared.state.lock().stats.evicted_spans += missed;
             tracing::warn!(
@@ -517,15 +581,44 @@ impl Writer {
         removed
     }
 
-    fn remove_first(&self, number: u64) -> bool {
-        if let Err(error) = self.shared.disk.remove(&self.shared.paths.segment(number))
-            && error.kind() != io::ErrorKind::NotFound
+    /// Sees to it that the log's end is known without the oldest segment: where that is the only one, another begins.
+    fn may_lose_last(&mut self) -> bool {
         {
+            let state = self.shared.state.lock();
+            match state.segments.front() {
+                None => return false,
+                Some(first) if Some(first.number) == self.active && first.length == DATA_START => {
+                    return false;
+                }
+                Some(first) if state.can_spare(first.number) => return true,
+                Some(_) => {}
+            }
+        }
+        self.active = None;
+        self.segment_for_group().is_ok()
+    }
+
+    /// Removes a segment's file; that there is none is fine.
+    fn remove(&self, number: u64) -> io::Result<()> {
+        match self.shared.disk.remove(&self.shared.paths.segment(number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn remove_first(&self, number: u64) -> bool {
+        if let Err(error) = self.remove(number) {
             self.shared.state.lock().stats.write_errors += 1;
             tracing::warn!(segment = number, %error, "a segment of the span log cannot be removed");
             return false;
         }
+        let synced = match self.shared.config.durability {
+            // In order: an old segment that came back without those behind it would look like damage.
+            Durability::Power => self.shared.disk.sync_dir(&self.shared.paths.segments()),
+            Durability::Memory | Durability::Process => Ok(()),
+        };
         let mut state = self.shared.state.lock();
+        state.stats.sync_errors += u64::from(synced.is_err());
         state.segments.pop_front_if(|first| first.number == number);
         true
     }

@@ -1,3 +1,7 @@
+mod model;
+mod points;
+mod world;
+
 use std::sync::Arc;
 
 use super::{testing::Inline, *};
@@ -87,7 +91,8 @@ mod forged {
 
     /// A segment of records with these numbers, ordinals and spans, whose payloads are eight bytes.
     fn segment(first: u64, records: &[(u64, u64, u32)]) -> Vec<u8> {
-        let header = SegmentHeader { key: KEY, synced: false, sequence: records[0].0, first, created: 0 };
+        let header =
+            SegmentHeader { key: KEY, synced: false, anew: false, sequence: records[0].0, first, created: 0 };
         let mut bytes = header.encode().to_vec();
         for &(sequence, first, spans) in records {
             let fields = UnsealedHeader { length: 8, sequence, first, spans, group_left: 0, committed: 0 };
