@@ -142,10 +142,10 @@ impl Writer {
         if found || !due.letters.is_empty() {
             written += self.append_letters(due, &mut files.letters)?;
         }
-        if let Some(last) = due.letters.last() {
-            if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
-                destination.letters.saved(last.ordinal);
-            }
+        if let Some(last) = due.letters.last()
+            && let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at)
+        {
+            destination.letters.saved(last.ordinal);
         }
         if due.moved {
             let position = self.position_file(due, files)?;

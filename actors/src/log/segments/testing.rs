@@ -21,6 +21,7 @@ impl Inline {
     }
 
     /// Opens it in this start of the machine.
+    #[cfg(test)]
     pub(crate) fn open_in(
         disk: Arc<dyn Disk>,
         config: &SegmentLogConfig,
