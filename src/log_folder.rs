@@ -84,14 +84,18 @@ async fn lock(log: &Log, signals: &mut Signals) -> Result<Option<DirLock>, Failu
 
 /// Spans in a folder would be forgotten there. If another process has it, it is that one's to deliver them.
 fn nothing_is_left_in(dir: &Path) -> Result<(), Failure> {
+    if !dir.join("segments").is_dir() {
+        return Ok(());
+    }
+    // First the lock: what another process is writing at this moment looks torn.
+    let Some(_lock) = DirLock::try_acquire(dir).map_err(|error| elsewhere(dir, error))? else {
+        return Ok(());
+    };
     let Some(Unsent { spans: spans @ 1.., destinations }) =
         unsent(dir).map_err(|error| unusable(dir, &error))?
     else {
         return Ok(());
     };
-    if DirLock::try_acquire(dir).map_err(|error| elsewhere(dir, error))?.is_none() {
-        return Ok(());
-    }
     let each: Vec<_> = destinations.iter().map(|(name, spans)| format!("{name} {spans}")).collect();
     let why = format!(
         "log.durability is \"memory\", and it holds {spans} spans that were not delivered ({}): run once with \

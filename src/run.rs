@@ -209,7 +209,8 @@ impl Daemon {
             .await
             .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
         let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = %door, pages = %pages, "ready");
+        let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = %door, pages = %pages, log, "ready");
         Ok(Self { tree, pages, grpc, kept_in })
     }
 

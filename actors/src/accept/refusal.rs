@@ -116,7 +116,9 @@ impl Refusal {
             Self::SlowBody { .. } => DoorReason::SlowBody,
             Self::Disconnected(_) => DoorReason::Disconnected,
             Self::Commit(CommitError::Disk { .. }) => DoorReason::LogFailed,
-            Self::Commit(CommitError::Full { .. } | CommitError::TooLarge { .. }) => DoorReason::LogFull,
+            Self::Commit(
+                CommitError::Full { .. } | CommitError::NoSpace { .. } | CommitError::TooLarge { .. },
+            ) => DoorReason::LogFull,
             Self::Overloaded(_) => DoorReason::Overloaded,
             Self::ShuttingDown => DoorReason::ShuttingDown,
             Self::Lost => DoorReason::Lost,
@@ -126,7 +128,9 @@ impl Refusal {
     /// Whether its sender may try again.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Admission(_) | Self::Commit(CommitError::Full { .. }) => Retry::WhenThereIsRoom,
+            Self::Admission(_) | Self::Commit(CommitError::Full { .. } | CommitError::NoSpace { .. }) => {
+                Retry::WhenThereIsRoom
+            }
             Self::SlowBody { .. }
             | Self::Disconnected(_)
             | Self::Commit(CommitError::Disk { .. })

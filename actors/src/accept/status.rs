@@ -88,6 +88,11 @@ mod tests {
         let expected = [
             (Refusal::Admission(over), Code::ResourceExhausted, Some(1)),
             (Refusal::Commit(full), Code::ResourceExhausted, Some(1)),
+            (
+                Refusal::Commit(CommitError::NoSpace { bytes: 1, free: 2, keep: 3 }),
+                Code::ResourceExhausted,
+                Some(1),
+            ),
             (Refusal::Commit(large), Code::ResourceExhausted, None),
             (
                 Refusal::Commit(CommitError::Disk { why: "Input/output error".to_owned() }),

@@ -95,6 +95,18 @@ pub enum CommitError {
         /// `log.memory_max_bytes`, or `log.max_bytes`.
         limit: usize,
     },
+    /// No room on the file system until something is removed from it.
+    #[error(
+        "file system of the span log is full: {free} bytes free, {keep} are kept free, a batch of {bytes} bytes does not fit"
+    )]
+    NoSpace {
+        /// Bytes of the batch.
+        bytes: usize,
+        /// Bytes free.
+        free: u64,
+        /// Bytes that the log leaves free: `log.min_free_bytes`, or what its own small files need.
+        keep: u64,
+    },
     /// The batch would not fit even into an empty log.
     #[error("batch of {bytes} bytes is larger than the span log's limit of {limit} bytes")]
     TooLarge {

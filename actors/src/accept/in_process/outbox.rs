@@ -351,7 +351,8 @@ impl Delivery {
         match answer.await {
             Ok(Ok(_)) => Settled::Committed,
             Ok(Err(CommitError::TooLarge { .. })) => Settled::Refused(DoorReason::Invalid),
-            Ok(Err(CommitError::Full { .. } | CommitError::Disk { .. })) | Err(_) => Settled::Again,
+            Ok(Err(CommitError::Full { .. } | CommitError::NoSpace { .. } | CommitError::Disk { .. }))
+            | Err(_) => Settled::Again,
         }
     }
 }

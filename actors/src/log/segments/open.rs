@@ -118,7 +118,8 @@ impl OpenLog {
         let (mut state, restored) = opening.state(config, segments, next_number, boot)?;
         state.troubles.found = std::mem::take(&mut opening.found);
         state.troubles.found_spans = opening.stats.damaged_spans;
-        state.stats = DiskStats { quarantined_bytes: opening.quarantine.held(), ..opening.stats };
+        let free_bytes = disk.free_bytes(&paths.segments()).unwrap_or_default();
+        state.stats = DiskStats { quarantined_bytes: opening.quarantine.held(), free_bytes, ..opening.stats };
         let end = AtomicU64::new(state.end);
         let shared = Shared {
             config: config.clone(),
@@ -158,9 +159,14 @@ pub(in crate::log) fn unsent_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Un
     for name in opening.known_destinations()? {
         let path = paths.position(&name);
         let found = PositionFile::open(disk, &path, false).map_err(io_error("read", &path))?;
-        if let positions::Found::Read { ledger, .. } = found {
-            destinations.push((name, end.saturating_sub(ledger.position)));
-        }
+        let position = match found {
+            positions::Found::Read { ledger, .. } => ledger.position,
+            // It would begin with the first span that is there.
+            positions::Found::Damaged(_) => segments.front().map_or(end, |first| first.begin.first),
+            positions::Found::Absent => continue,
+            positions::Found::OtherVersion(found) => return Err(OpenError::Version { file: path, found }),
+        };
+        destinations.push((name, end.saturating_sub(position)));
     }
     let spans = destinations.iter().map(|(_, spans)| *spans).max().unwrap_or_default();
     Ok((spans > 0).then_some(Unsent { spans, destinations }))
@@ -203,6 +209,8 @@ struct Opening<'a> {
     closed_at: Option<Ordinal>,
     /// Where counting last began anew, as segments say: no checkpoint before it has a continuation.
     anew: Option<Ordinal>,
+    /// Whether the newest segment is set aside: nobody knows how far the log went.
+    newest_lost: bool,
 }
 
 /// A change to a folder that is being opened.
@@ -233,6 +241,7 @@ impl<'a> Opening<'a> {
             changes: Vec::new(),
             closed_at,
             anew: None,
+            newest_lost: false,
         })
     }
 
@@ -256,6 +265,7 @@ impl<'a> Opening<'a> {
                 None => {}
             }
             segments.push_back(segment);
+            self.newest_lost = false;
         }
         if let Some(last) = segments.back_mut() {
             self.recover(last)?;
@@ -294,6 +304,7 @@ impl<'a> Opening<'a> {
     /// Moves a whole segment to the quarantine.
     fn set_segment_aside(&mut self, number: u64, length: u64, why: &str) {
         self.changes.push(Change::Move(self.paths.segment(number), file_name(number), length));
+        self.newest_lost = true;
         self.say(format!("segment {number} {why}: {length} bytes are in quarantine/"));
     }
 
@@ -495,8 +506,8 @@ impl<'a> Opening<'a> {
             positions::Found::Absent => Ok(Known::No),
             positions::Found::OtherVersion(found) => Err(OpenError::Version { file: path, found }),
             positions::Found::Damaged(bytes) => {
+                // It stays until the writer replaces it: a destination that no file knows would begin at the end.
                 self.aside(&format!("{name}.position"), &bytes);
-                self.changes.push(Change::Remove(path));
                 self.say(format!(
                     "the position of {name} is damaged: it begins with the first span that the log holds"
                 ));
@@ -540,11 +551,16 @@ impl<'a> Opening<'a> {
         let mut end = recovered;
         let mut removed = Vec::new();
         for name in self.known_destinations()? {
-            if config.destinations.iter().all(|destination| destination.name != name)
-                && let Known::At(ledger) = self.position(&name)?
-            {
-                end = end.max(ledger.position);
-                removed.push((name, ledger));
+            if config.destinations.iter().any(|destination| destination.name == name) {
+                continue;
+            }
+            match self.position(&name)? {
+                Known::At(ledger) => {
+                    end = end.max(ledger.position);
+                    removed.push((name, ledger));
+                }
+                Known::Forgotten => self.changes.push(Change::Remove(self.paths.position(&name))),
+                Known::No => {}
             }
         }
         let mut known = Vec::new();
@@ -622,6 +638,7 @@ impl<'a> Opening<'a> {
         let clean = matches!(clean, clean::Taken::Clean(at) if at == end);
         let gap = (end > recovered && !segments.is_empty()).then_some(end);
         let damaged = segments.back().and_then(|last| last.damage.last().copied()).max(gap).max(self.anew);
+        let damaged = if self.newest_lost { Some(Ordinal::MAX) } else { damaged };
         let restored = restored(&checkpoint, start, end, damaged, clean, boot);
         let counted = match &restored {
             Restored::Fresh(position)

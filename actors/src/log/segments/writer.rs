@@ -243,31 +243,32 @@ impl Writer {
         if size + DATA_START > limit {
             return Err(too_large);
         }
-        let held = match self.make_room(before + size) {
+        let full = match self.make_room(before + size) {
             Ok(()) => {
                 self.shared.state.lock().troubles.full = None;
                 return Ok(length);
             }
             Err(full) => full,
         };
-        let (held, why) = match held {
-            Full::Log { held } => {
-                (held, format!("span log is full: {held} of {limit} bytes (log.max_bytes)"))
-            }
-            Full::Disk { held, free } => {
-                let keep = self.shared.config.min_free_bytes;
-                let why = format!(
+        let bytes = bytes.len();
+        let (why, error) = match full {
+            Full::Log { held } => (
+                format!("span log is full: {held} of {limit} bytes (log.max_bytes)"),
+                CommitError::Full { bytes, held: as_usize(held), limit: as_usize(limit) },
+            ),
+            Full::Disk { free, keep } => (
+                format!(
                     "span log is full: {free} bytes are free on its file system, at least {keep} are kept free (log.min_free_bytes)"
-                );
-                (held, why)
-            }
+                ),
+                CommitError::NoSpace { bytes, free, keep },
+            ),
         };
         let mut state = self.shared.state.lock();
         if state.troubles.full.is_none() {
             tracing::warn!(dir = %self.shared.paths.dir.display(), "{why}: senders are told to come back");
         }
         state.troubles.full = Some(why);
-        Err(CommitError::Full { bytes: bytes.len(), held: as_usize(held), limit: as_usize(limit) })
+        Err(error)
     }
 
     /// Sees to it that `more` bytes of records may be written.
@@ -296,6 +297,8 @@ impl Writer {
             }
             match self.shared.config.when_full {
                 WhenFull::Refuse => return Err(full),
+                // Nothing that goes would make room for it.
+                WhenFull::DropOldest if more + DATA_START > self.shared.config.max_bytes => return Err(full),
                 WhenFull::DropOldest => {
                     if !self.evict() {
                         return Err(full);
@@ -321,9 +324,10 @@ impl Writer {
             let free = disk.free_bytes(&paths.segments()).unwrap_or(u64::MAX);
             state.lock().stats.free_bytes = free;
             // Positions and checkpoints are what lets segments go: groups leave them room.
-            let usable = free.saturating_sub(config.min_free_bytes.max(HEADROOM + 2 * self.checkpoint_bytes));
+            let keep = config.min_free_bytes.max(HEADROOM + 2 * self.checkpoint_bytes);
+            let usable = free.saturating_sub(keep);
             if usable < more {
-                return Err(Full::Disk { held, free });
+                return Err(Full::Disk { free, keep });
             }
             self.room = usable.min(LOOK_BYTES.max(more));
         }
@@ -626,7 +630,7 @@ impl Writer {
 
 enum Full {
     Log { held: u64 },
-    Disk { held: u64, free: u64 },
+    Disk { free: u64, keep: u64 },
 }
 
 enum Trouble {

@@ -1,6 +1,9 @@
 //! Destinations that come and go, and what a crash does to one that has just come.
 
-use super::*;
+use super::{
+    super::{OpenLog, open::unsent_on},
+    *,
+};
 use crate::log::disk::sim::{Done, Effect, Ops};
 
 fn with(config: &SegmentLogConfig, destinations: &[(&str, StartAt)]) -> SegmentLogConfig {
@@ -159,4 +162,20 @@ fn a_log_that_was_not_synced_and_is_from_now_on_makes_what_it_finds_durable() {
     assert_eq!([A, B].map(|id| ledger(&log, id).position), [6, 6]);
     assert_eq!(log.log.dead_letters(B), [letter(1), letter(5)]);
     assert_eq!([A, B].map(|id| deliver(&log, id).records), [sent.clone(), sent]);
+}
+
+#[test]
+fn a_damaged_position_is_not_forgotten_by_a_start_that_comes_to_nothing() {
+    let kept = kept(Durability::Process);
+    let path = "/log/positions/a.position";
+    let damaged = vec![7; kept.disk.bytes(path).len()];
+    kept.disk.put(path, damaged);
+    let disk: &SimDisk = &kept.disk;
+    // As where a port is taken: the folder is opened, and nothing is written.
+    drop(OpenLog::open_on(Arc::new(disk.clone()), &kept.config, None).unwrap());
+    let left = unsent_on(disk, &kept.config.dir).unwrap().unwrap();
+    assert!(left.destinations.iter().any(|(name, spans)| name == "a" && *spans == kept.end()));
+    let log = open(&kept.disk, &kept.config);
+    assert_eq!(ledger(&log, A).start, 0, "it begins with the first span that the log holds");
+    assert_eq!(deliver(&log, A).records, kept.sent);
 }

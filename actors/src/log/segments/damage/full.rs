@@ -87,7 +87,7 @@ fn a_file_system_with_less_room_than_is_to_be_left_refuses_until_there_is_more()
         disk.set_capacity(306_000);
         let log = open(&disk, &config);
         let (mut sent, error) = fill(&log);
-        assert!(matches!(error, CommitError::Full { limit: 1_048_576, .. }), "{error}");
+        assert!(matches!(error, CommitError::NoSpace { keep: 300_000, .. }), "{error}");
         let free = 306_000 - disk.used_bytes();
         assert!(free >= 300_000);
         let said = format!(

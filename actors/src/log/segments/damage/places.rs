@@ -61,6 +61,11 @@ fn a_last_segment_without_a_header_is_said_and_the_log_goes_on_before_it() {
     let log = open(&kept.disk, &kept.config);
     assert_eq!(log.log.end(), lost.start);
     assert!(log.log.troubles()[0].starts_with("segment 3 has no header that checks"));
+    let restored = log.log.restored();
+    assert!(
+        matches!(restored, crate::log::Restored::Broken { .. }),
+        "what it had was on a page perhaps: {restored:?}"
+    );
     let mut expected = kept.behind(A_AT);
     expected.retain(|sent| sent.first < lost.start);
     expected.extend(commit(&log, &[4]));
