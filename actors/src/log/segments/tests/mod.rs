@@ -129,3 +129,74 @@ mod forged {
         assert_eq!(read.iter().map(|record| (record.first, record.spans)).collect::<Vec<_>>(), [(20, 10)]);
     }
 }
+
+mod anew {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::log::{
+        conformance::{append_bytes, wait},
+        disk::sim::SimDisk,
+    };
+
+    #[test]
+    fn counters_that_began_anew_never_go_back_to_the_checkpoint_before() {
+        let disk = SimDisk::with_dir("/log");
+        // Its destination has had nothing yet, so that all segments stay.
+        let destinations = vec![LogDestination { name: "d".to_owned(), start: StartAt::Beginning }];
+        let config = SegmentLogConfig { segment_bytes: 1, destinations, ..SegmentLogConfig::new("/log") };
+        let commit = |log: &Inline| {
+            let (batch, _reply) = append_bytes(Bytes::from_static(b"some spans"), 10);
+            wait(log.log.commit(vec![batch]));
+        };
+        let log = Inline::open(Arc::new(disk.clone()), &config).unwrap();
+        commit(&log);
+        log.log.measured(10);
+        wait(log.log.checkpoint(10, Bytes::from_static(b"counted"))).unwrap();
+        commit(&log);
+        // What is counted behind the checkpoint cannot be read any more.
+        disk.flip_bit("/log/segments/000000000002.segment", (128 + 48) * 8);
+        let mut disk = disk.crash_process();
+        for end in [20, 30, 40] {
+            let log = Inline::open(Arc::new(disk.clone()), &config).unwrap();
+            assert!(matches!(log.log.restored(), Restored::Broken { position, .. } if position == end));
+            // The damage is no longer in the last segment.
+            commit(&log);
+            disk = disk.crash_process();
+        }
+    }
+}
+
+mod torn {
+    use super::*;
+    use crate::log::{
+        Append, Durability,
+        conformance::{append_bytes, wait},
+        disk::sim::{Done, Effect, Kind, Ops, SimDisk},
+        segments::format::{DATA_START, record_size},
+    };
+
+    fn group(batches: usize) -> Vec<Append> {
+        (0..batches).map(|_| append_bytes(bytes::Bytes::from_static(b"some spans"), 10).0).collect()
+    }
+
+    #[test]
+    fn a_hole_that_a_power_cut_leaves_in_a_group_before_its_sync_is_no_damage() {
+        let disk = SimDisk::with_dir("/log");
+        let config = SegmentLogConfig { durability: Durability::Power, ..SegmentLogConfig::new("/log") };
+        let log = Inline::open(Arc::new(disk.clone()), &config).unwrap();
+        wait(log.log.commit(group(1)));
+        let sync = Ops::of([Kind::Sync]).ending(".segment");
+        disk.plan(sync.nth(0), Effect::Die(Done::Nothing));
+        wait(log.log.commit(group(3)));
+        let disk = disk.crash_process();
+        // The second of the three records never came to the device.
+        let second = (DATA_START + 2 * record_size(10)) as usize;
+        disk.edit("/log/segments/000000000001.segment", |bytes| bytes[second..second + 58].fill(0));
+        let log = Inline::open(Arc::new(disk), &config).unwrap();
+        let stats = log.log.stats().disk.unwrap();
+        assert_eq!((log.log.end(), stats.damaged_spans), (20, 0));
+        assert!(stats.torn_bytes > 0);
+        assert_eq!(log.log.troubles(), [""; 0]);
+    }
+}

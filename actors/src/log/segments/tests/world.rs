@@ -333,7 +333,10 @@ impl World {
     /// Reads as a destination does.
     pub(super) fn read(&mut self, from: Ordinal, limit: ReadLimit) {
         match now(self.log().log.read(from, limit)) {
-            Some(Ok(records)) => self.check_read(from, limit, &records),
+            Some(Ok(records)) => {
+                assert!(from >= self.start, "{from} was released");
+                self.check_read(from, limit, &records);
+            }
             Some(Err(ReadError::Released { from: at, start })) => {
                 assert!(at == from && from < start && start == self.start, "{from} {start} {}", self.start);
             }
@@ -593,6 +596,7 @@ impl World {
         let log = Arc::clone(&self.log().log);
         let stats = log.stats();
         let (start, end) = (stats.start, stats.end);
+        trace!("    unsyncable {} unpromised {:?}", self.unsyncable, self.unpromised);
         trace!("    {lossless} {clean:?} {died} {:?} {stats:?}", log.restored());
         self.bytes_at_open = stats.bytes;
         assert!(
@@ -652,7 +656,7 @@ impl World {
                 assert!(self.power() || stored.boot == self.boot || clean, "the machine was restarted");
                 assert!(start <= position, "spans from {position} to {start} are gone");
                 // Holes in any but the last segment are found when they are read, and told then.
-                complete_from = Some(position).filter(|_| !self.holes);
+                complete_from = Some(position).filter(|_| !self.may_miss());
                 floor = floor.min(position);
                 self.counted = position;
                 if !(self.power() && self.unsyncable) {
