@@ -18,9 +18,9 @@ const LENGTH: usize = 32;
 const MAGIC: [u8; 8] = *b"nyx-cln\0";
 const VERSION: u32 = 1;
 
-/// What was in the marker's place.
+/// What is in the marker's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log) enum Taken {
+pub(in crate::log) enum Marker {
     /// Nothing: the process before was killed, or there was none.
     Absent,
     /// The process before synced everything up to this end.
@@ -36,26 +36,22 @@ pub(in crate::log) fn write(disk: &dyn Disk, path: &Path, end: Ordinal) -> io::R
     files::replace(disk, path, &[&encode(end)], true).map(drop)
 }
 
-/// Reads the marker and removes it, durably: from here on the log may change.
+/// Removes the marker, durably: from here on the log may change.
 ///
 /// # Errors
 /// The system's. The marker may still be there: the log must not change.
-pub(in crate::log) fn take(disk: &dyn Disk, path: &Path) -> io::Result<Taken> {
-    let taken = read(disk, path)?;
-    if matches!(taken, Taken::Clean(_) | Taken::Damaged) {
-        disk.remove(path)?;
-        files::sync_folder(disk, path)?;
-    }
-    Ok(taken)
+pub(in crate::log) fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.remove(path)?;
+    files::sync_folder(disk, path)
 }
 
-/// Reads the marker and leaves it.
-pub(in crate::log) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Taken> {
-    let Some(file) = files::open(disk, path)? else { return Ok(Taken::Absent) };
+/// Reads the marker.
+pub(in crate::log) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Marker> {
+    let Some(file) = files::open(disk, path)? else { return Ok(Marker::Absent) };
     Ok(match decode(&files::read_front(&*file, LENGTH + 1)?) {
-        Ok(end) => Taken::Clean(end),
-        Err(Unreadable::OtherVersion(version)) => Taken::OtherVersion(version),
-        Err(Unreadable::Damaged) => Taken::Damaged,
+        Ok(end) => Marker::Clean(end),
+        Err(Unreadable::OtherVersion(version)) => Marker::OtherVersion(version),
+        Err(Unreadable::Damaged) => Marker::Damaged,
     })
 }
 
@@ -84,15 +80,17 @@ mod tests {
     };
 
     #[test]
-    fn a_marker_is_taken_once() {
+    fn a_marker_tells_of_the_newest_end_until_it_is_removed() {
         let folder = Folder::new("clean");
         let path = folder.join("clean");
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::Absent);
+        assert_eq!(read(&OsDisk, &path).unwrap(), Marker::Absent);
         write(&OsDisk, &path, 7).unwrap();
         write(&OsDisk, &path, 8).unwrap();
         assert_eq!((folder.names(), folder.mode("clean")), (vec!["clean".into()], 0o600));
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::Clean(8));
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::Absent);
+        assert_eq!(read(&OsDisk, &path).unwrap(), Marker::Clean(8));
+        remove(&OsDisk, &path).unwrap();
+        assert_eq!(read(&OsDisk, &path).unwrap(), Marker::Absent);
+        assert!(folder.names().is_empty());
     }
 
     #[test]
@@ -109,18 +107,16 @@ mod tests {
             assert_eq!(decode(&flipped), Err(Unreadable::Damaged), "bit {bit}");
         }
         std::fs::write(&path, [&bytes[..], b"!"].concat()).unwrap();
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::Damaged);
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::Absent);
+        assert_eq!(read(&OsDisk, &path).unwrap(), Marker::Damaged);
     }
 
     #[test]
-    fn another_versions_marker_is_named_and_stays() {
+    fn another_versions_marker_is_named() {
         let folder = Folder::new("clean-version");
         let path = folder.join("clean");
         let mut bytes = [0; LENGTH];
         seal(&mut bytes, &MAGIC, 2, |_| {});
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(take(&OsDisk, &path).unwrap(), Taken::OtherVersion(2));
-        assert_eq!(folder.names(), ["clean"]);
+        assert_eq!(read(&OsDisk, &path).unwrap(), Marker::OtherVersion(2));
     }
 }

@@ -31,9 +31,13 @@ mod open;
 mod positions;
 mod quarantine;
 mod read;
+mod recover;
+mod roll;
+mod room;
 mod segment;
 mod settle;
 mod shared;
+mod standing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 mod walk;
@@ -68,13 +72,13 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 const BUSY_LONG: Duration = Duration::from_secs(5);
 
 /// Takes work for a thread, or gives it back.
-type Submit<T> = Box<dyn Fn(T) -> Result<(), T> + Send + Sync>;
+type Submit<T> = Arc<dyn Fn(T) -> Result<(), T> + Send + Sync>;
 
 /// A span log of segment files, as its users see it. Its writer and its reader are elsewhere.
 pub struct SegmentLog {
     shared: Arc<Shared>,
     write: Submit<Work>,
-    read: Arc<dyn Fn(ReadRequest) -> Result<(), ReadRequest> + Send + Sync>,
+    read: Submit<ReadRequest>,
 }
 
 /// A read that needs the files.
@@ -108,7 +112,7 @@ impl OpenLog {
         write: impl Fn(Work) -> Result<(), Work> + Send + Sync + 'static,
         read: impl Fn(ReadRequest) -> Result<(), ReadRequest> + Send + Sync + 'static,
     ) -> SegmentLog {
-        SegmentLog { shared: Arc::clone(&self.shared), write: Box::new(write), read: Arc::new(read) }
+        SegmentLog { shared: Arc::clone(&self.shared), write: Arc::new(write), read: Arc::new(read) }
     }
 
     /// The names of the destinations, in the order of their ids.

@@ -1,6 +1,10 @@
 //! What is known of one segment file.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{super::disk::DiskFile, format::DATA_START, walk::Point};
 
@@ -94,6 +98,11 @@ pub(super) struct Paths {
 }
 
 impl Paths {
+    /// The folder that the log's is in.
+    pub(super) fn above(&self) -> Option<&Path> {
+        self.dir.parent().filter(|above| !above.as_os_str().is_empty())
+    }
+
     pub(super) fn segments(&self) -> PathBuf {
         self.dir.join("segments")
     }

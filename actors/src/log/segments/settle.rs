@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        DeadLetter, DestinationLedger, Durability, Ordinal,
+        DeadLetter, DestinationLedger, Ordinal,
         disk::{Disk, read_full},
         unix_now,
     },
@@ -16,6 +16,7 @@ use super::{
     positions::{self, PositionFile},
     quarantine::{Quarantine, damaged_bytes},
     read::Damage,
+    shared::Destination,
     writer::Writer,
 };
 
@@ -47,31 +48,41 @@ struct Due {
     has_letters: bool,
 }
 
-impl Writer {
-    fn is_power(&self) -> bool {
-        self.shared.config.durability == Durability::Power
+impl Due {
+    fn of(at: usize, destination: &Destination) -> Option<Self> {
+        let moved = destination.persisted != Some(destination.ledger.position);
+        (moved || destination.letters.unsaved > 0).then(|| Self {
+            at,
+            name: destination.name.clone(),
+            ledger: destination.ledger.clone(),
+            moved,
+            letters: destination.letters.unsaved(),
+            has_letters: !destination.letters.kept.is_empty(),
+        })
     }
+}
 
+impl Writer {
     /// Persists what has moved since the last time, and removes what everyone has passed.
     pub(super) fn settle(&mut self) {
         // Whoever moves from here on tells us again.
         self.shared.dirty.store(false, Ordering::Release);
+        self.settle_due();
+        self.let_leave();
+        self.release();
+    }
+
+    fn settle_due(&mut self) {
         let due: Vec<Due> = {
             let state = self.shared.state.lock();
-            let destinations = state.destinations.iter().enumerate();
-            let due = destinations.map(|(at, destination)| Due {
-                at,
-                name: destination.name.clone(),
-                ledger: destination.ledger.clone(),
-                moved: destination.persisted != Some(destination.ledger.position),
-                letters: destination.letters.unsaved(),
-                has_letters: !destination.letters.kept.is_empty(),
-            });
-            due.filter(|due| due.moved || !due.letters.is_empty()).collect()
+            state
+                .destinations
+                .iter()
+                .enumerate()
+                .filter_map(|(at, destination)| Due::of(at, destination))
+                .collect()
         };
         if due.is_empty() {
-            self.let_leave();
-            self.release();
             return;
         }
         let mut trouble = None;
@@ -101,9 +112,6 @@ impl Writer {
             tracing::error!("{text}: after a crash, what was delivered since would be delivered again");
         }
         state.troubles.settle = trouble;
-        drop(state);
-        self.let_leave();
-        self.release();
     }
 
     /// Removes the positions of destinations that are no longer configured, once other files tell how far the log has
@@ -330,7 +338,7 @@ impl Writer {
             disk.sync_dir(&dir)?;
         }
         // The folder itself may be new.
-        if let Some(above) = paths.dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+        if let Some(above) = paths.above() {
             disk.sync_dir(above)?;
         }
         if settled && !anew {

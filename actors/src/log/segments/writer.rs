@@ -20,15 +20,13 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     super::{
         Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans, Record,
-        RejectReason, Restored,
-        disk::{DiskFile, write_full},
+        RejectReason,
+        disk::DiskFile,
         unix_now,
     },
-    config::WhenFull,
-    format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, SegmentHeader, UnsealedHeader, record_size},
+    format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, UnsealedHeader, record_size},
     nanos,
     read::Damage,
-    segment::Segment,
     settle::Files,
     shared::Shared,
     walk::Point,
@@ -36,14 +34,6 @@ use super::{
 
 /// Buffers in one write at most (`IOV_MAX` of Linux).
 const BUFFERS_MAX: usize = 1024;
-/// Bytes that groups leave free on the file system, whatever the settings: without a place for positions and
-/// checkpoints a full log would stay full.
-const HEADROOM: u64 = 256 << 10;
-/// So many empty segments may resist removal before no further one is begun.
-const LEFT_OVER_MAX: usize = 4;
-/// After so many written bytes the writer looks again how much room the file system has.
-const LOOK_BYTES: u64 = 16 << 20;
-
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub enum Work {
@@ -78,12 +68,10 @@ pub struct Damaged(pub(super) Damage);
 pub struct Writer {
     pub(super) shared: Arc<Shared>,
     /// The number of the segment that takes the next group, if there is one.
-    active: Option<u64>,
-    /// Whether each destination has its position in a file.
-    introduced: bool,
+    pub(super) active: Option<u64>,
     pub(super) files: Files,
     /// Bytes that may be written before the file system is looked at again.
-    room: u64,
+    pub(super) room: u64,
     /// Bytes of the last checkpoint.
     pub(super) checkpoint_bytes: u64,
 }
@@ -101,8 +89,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // The one before may have ended in the middle of something.
         shared.state.lock().troubles.busy_since = None;
-        let files = Files::default();
-        Self { shared, active: None, introduced: false, files, room: 0, checkpoint_bytes: 0 }
+        Self { shared, active: None, files: Files::default(), room: 0, checkpoint_bytes: 0 }
     }
 
     /// Does all of this, in order.
@@ -139,17 +126,20 @@ impl Writer {
         self.shared.state.lock().troubles.busy_since = is.then(Instant::now);
     }
 
-    /// Sees to it that every destination has its position in a file.
+    pub(super) fn is_power(&self) -> bool {
+        self.shared.config.durability == Durability::Power
+    }
+
+    /// Sees to it that every destination has its position in a file: one that no file knows would begin, after a
+    /// crash, behind what is acknowledged from here on.
     fn introduce(&mut self) -> Result<(), CommitError> {
         let known = |writer: &Self| {
             writer.shared.state.lock().destinations.iter().all(|destination| destination.persisted.is_some())
         };
-        self.introduced = self.introduced || known(self);
-        if !self.introduced {
+        if !known(self) {
             self.settle();
-            self.introduced = known(self);
         }
-        if self.introduced {
+        if known(self) {
             return Ok(());
         }
         let why = self.shared.state.lock().troubles.settle.clone();
@@ -157,16 +147,21 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Append>) -> GroupOutcome {
-        // One that no file knows would begin behind this group after a crash.
-        if let Err(error) = self.introduce() {
-            let firsts = vec![None; group.len()];
-            for Append { pending, reply, .. } in group {
-                pending.reject(RejectReason::LogFailed);
-                let _gone = reply.send(Err(error.clone()));
-            }
-            let end = self.shared.end.load(Ordering::Acquire);
-            return GroupOutcome { firsts, end, committed_unix: Duration::ZERO };
-        }
+        let committed_unix = unix_now();
+        let firsts = match self.introduce() {
+            Ok(()) => self.commit_known(group, nanos(committed_unix)),
+            Err(error) => group
+                .into_iter()
+                .map(|Append { pending, reply, .. }| {
+                    refuse(pending, reply, RejectReason::LogFailed, error.clone())
+                })
+                .collect(),
+        };
+        GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire), committed_unix }
+    }
+
+    /// Writes what there is room for as one group and answers everyone: the first ordinal of each batch.
+    fn commit_known(&mut self, group: Vec<Append>, committed: u64) -> Vec<Option<Ordinal>> {
         let mut firsts = Vec::with_capacity(group.len());
         let mut placed = Vec::with_capacity(group.len());
         let mut size = 0u64;
@@ -174,8 +169,6 @@ impl Writer {
             let state = self.shared.state.lock();
             (state.end, state.next_sequence)
         };
-        let committed_unix = unix_now();
-        let committed = nanos(committed_unix);
         for Append { bytes, pending, reply } in group {
             let spans = pending.spans();
             match self.admit(&bytes, size) {
@@ -187,40 +180,40 @@ impl Writer {
                     first += u64::from(spans);
                     sequence += 1;
                 }
-                Err(error) => {
-                    firsts.push(None);
-                    pending.reject(RejectReason::LogFull);
-                    // A sender that gave up is told nothing.
-                    let _gone = reply.send(Err(error));
-                }
+                Err(error) => firsts.push(refuse(pending, reply, RejectReason::LogFull, error)),
             }
+        }
+        if placed.is_empty() {
+            return firsts;
         }
         let mut left = size;
         for batch in &mut placed {
             left -= record_size(batch.header.length);
             batch.header.group_left = u32::try_from(left / ALIGN).unwrap_or(u32::MAX);
         }
-        if !placed.is_empty() {
-            match self.write_group(&placed, size) {
-                Ok(()) => {
-                    self.shared.state.lock().troubles.write = None;
-                    for Placed { header, pending, reply, .. } in placed {
-                        pending.accept();
-                        let _gone = reply.send(Ok(Committed { first: header.first }));
-                    }
+        match self.write_group(&placed, size) {
+            Ok(()) => {
+                self.shared.state.lock().troubles.write = None;
+                for Placed { header, pending, reply, .. } in placed {
+                    pending.accept();
+                    // A sender that gave up does not take its batch back.
+                    let _gone = reply.send(Ok(Committed { first: header.first }));
                 }
-                Err(error) => {
-                    self.said(&error);
-                    firsts.fill(None);
-                    let why = error.to_string();
-                    for Placed { pending, reply, .. } in placed {
-                        pending.reject(RejectReason::LogFailed);
-                        let _gone = reply.send(Err(CommitError::Disk { why: why.clone() }));
-                    }
+            }
+            Err(error) => {
+                self.said(&error);
+                firsts.fill(None);
+                for Placed { pending, reply, .. } in placed {
+                    refuse(
+                        pending,
+                        reply,
+                        RejectReason::LogFailed,
+                        CommitError::Disk { why: error.to_string() },
+                    );
                 }
             }
         }
-        GroupOutcome { firsts, end: self.shared.end.load(Ordering::Acquire), committed_unix }
+        firsts
     }
 
     /// Shows a failed write, and logs it when it is another one than before.
@@ -233,124 +226,20 @@ impl Writer {
         }
     }
 
-    /// The batch's length, if there is room for it behind `before` bytes of the same group.
-    fn admit(&mut self, bytes: &Bytes, before: u64) -> Result<u32, CommitError> {
-        let limit = self.shared.config.max_bytes;
-        let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let too_large = CommitError::TooLarge { bytes: bytes.len(), limit: as_usize(limit) };
-        let Ok(length) = u32::try_from(bytes.len()) else { return Err(too_large) };
-        let size = record_size(length);
-        if size + DATA_START > limit {
-            return Err(too_large);
-        }
-        let full = match self.make_room(before + size) {
-            Ok(()) => {
-                self.shared.state.lock().troubles.full = None;
-                return Ok(length);
-            }
-            Err(full) => full,
-        };
-        let bytes = bytes.len();
-        let (why, error) = match full {
-            Full::Log { held } => (
-                format!("span log is full: {held} of {limit} bytes (log.max_bytes)"),
-                CommitError::Full { bytes, held: as_usize(held), limit: as_usize(limit) },
-            ),
-            Full::Disk { free, keep } => (
-                format!(
-                    "span log is full: {free} bytes are free on its file system, at least {keep} are kept free (log.min_free_bytes)"
-                ),
-                CommitError::NoSpace { bytes, free, keep },
-            ),
-        };
-        let mut state = self.shared.state.lock();
-        if state.troubles.full.is_none() {
-            tracing::warn!(dir = %self.shared.paths.dir.display(), "{why}: senders are told to come back");
-        }
-        state.troubles.full = Some(why);
-        Err(error)
-    }
-
-    /// Sees to it that `more` bytes of records may be written.
-    fn make_room(&mut self, more: u64) -> Result<(), Full> {
-        let mut settled = false;
-        loop {
-            let full = match self.room_for(more) {
-                Ok(()) => return Ok(()),
-                Err(full) => full,
-            };
-            // What is persisted now may have passed a segment; the active one, too, can go.
-            if !settled {
-                settled = true;
-                self.settle();
-                let passed = {
-                    let state = self.shared.state.lock();
-                    let passed = state.passed();
-                    state.segments.back().is_some_and(|last| last.end <= passed && last.length > DATA_START)
-                };
-                if passed {
-                    self.active = None;
-                    let _kept = self.may_lose_last();
-                }
-                self.release();
-                continue;
-            }
-            match self.shared.config.when_full {
-                WhenFull::Refuse => return Err(full),
-                // Nothing that goes would make room for it.
-                WhenFull::DropOldest if more + DATA_START > self.shared.config.max_bytes => return Err(full),
-                WhenFull::DropOldest => {
-                    if !self.evict() {
-                        return Err(full);
-                    }
-                }
-            }
-        }
-    }
-
-    fn room_for(&mut self, more: u64) -> Result<(), Full> {
-        let Shared { config, disk, paths, state, .. } = &*self.shared;
-        let (held, takes) = {
-            let state = &mut *state.lock();
-            let active = self.active.and_then(|number| state.segment(number).map(|segment| segment.length));
-            (state.bytes(), active.is_some_and(|length| length < config.segment_bytes))
-        };
-        let more = if takes { more } else { more + DATA_START };
-        if held.saturating_add(more) > config.max_bytes {
-            return Err(Full::Log { held });
-        }
-        if self.room < more {
-            // Where it cannot be known, the write will tell.
-            let free = disk.free_bytes(&paths.segments()).unwrap_or(u64::MAX);
-            state.lock().stats.free_bytes = free;
-            // Positions and checkpoints are what lets segments go: groups leave them room.
-            let keep = config.min_free_bytes.max(HEADROOM + 2 * self.checkpoint_bytes);
-            let usable = free.saturating_sub(keep);
-            if usable < more {
-                return Err(Full::Disk { free, keep });
-            }
-            self.room = usable.min(LOOK_BYTES.max(more));
-        }
-        Ok(())
-    }
-
     fn write_group(&mut self, group: &[Placed], size: u64) -> io::Result<()> {
         self.room = self.room.saturating_sub(size);
-        let synced = self.shared.config.durability == Durability::Power;
-        match self.write_once(group, size, synced) {
-            Ok(()) => Ok(()),
-            Err(Trouble::Write(error)) => Err(error),
+        match self.write_once(group, size) {
             // What did not reach the device once is not trusted to the same file again: elsewhere, once.
             Err(Trouble::Sync(error)) => {
                 tracing::error!(%error, "a sync of the span log failed: the group is written again to a new segment");
-                self.write_once(group, size, synced).map_err(|trouble| match trouble {
-                    Trouble::Write(error) | Trouble::Sync(error) => error,
-                })
+                self.write_once(group, size)
             }
+            other => other,
         }
+        .map_err(|(Trouble::Write(error) | Trouble::Sync(error))| error)
     }
 
-    fn write_once(&mut self, group: &[Placed], size: u64, synced: bool) -> Result<(), Trouble> {
+    fn write_once(&mut self, group: &[Placed], size: u64) -> Result<(), Trouble> {
         let number = self.segment_for_group()?;
         let (file, key, offset) = {
             let mut state = self.shared.state.lock();
@@ -363,6 +252,7 @@ impl Writer {
             self.give_up_tail(number, &*file, offset, &error);
             return Err(Trouble::Write(error));
         }
+        let synced = self.is_power();
         if synced && let Err(error) = file.sync() {
             self.shared.state.lock().stats.sync_errors += 1;
             // Cut as far as that goes: what is there was not acknowledged. It is never synced again.
@@ -390,112 +280,6 @@ impl Writer {
             self.active = None;
             self.discard_empty(number);
         }
-    }
-
-    /// Removes a segment that has no record.
-    fn discard_empty(&mut self, number: u64) {
-        let state = self.shared.state.lock();
-        // The only one stays, empty, where nothing else tells how far the log has come.
-        if !state.can_spare(number) {
-            return;
-        }
-        drop(state);
-        // One that cannot be removed has nothing that counts, as the next begins at the same ordinal. It stays in the
-        // list, to go before that one does: later its ordinals would be somebody else's.
-        if self.remove(number).is_err() {
-            self.shared.state.lock().stats.write_errors += 1;
-            return;
-        }
-        let mut state = self.shared.state.lock();
-        if state.segments.back().is_some_and(|last| last.number == number && last.length == DATA_START) {
-            state.segments.pop_back();
-        }
-    }
-
-    /// The segment that takes the next group; a new one where the last is full, or was given up.
-    fn segment_for_group(&mut self) -> Result<u64, Trouble> {
-        if let Some(number) = self.active {
-            let mut state = self.shared.state.lock();
-            if state.segment(number).is_some_and(|segment| segment.length < self.shared.config.segment_bytes)
-            {
-                return Ok(number);
-            }
-        }
-        self.active = None;
-        self.discard_left_over()?;
-        let (number, sequence, first, anew) = {
-            let mut state = self.shared.state.lock();
-            let number = state.next_number;
-            state.next_number += 1;
-            let begins =
-                matches!(self.shared.restored, Restored::Broken { position, .. } if position == state.end);
-            let anew = begins && state.measured.as_ref().is_some_and(|measured| measured.anew);
-            (number, state.next_sequence, state.end, anew)
-        };
-        let synced = self.shared.config.durability == Durability::Power;
-        let header =
-            SegmentHeader { key: rand::random(), synced, anew, sequence, first, created: nanos(unix_now()) };
-        let path = self.shared.paths.segment(number);
-        let created = self.shared.disk.create(&path);
-        let made = created.map(|file| {
-            let begun = self.begin_segment(&*file, &header);
-            (Segment::new(number, file, header.key, sequence, first), begun)
-        });
-        let error = match made {
-            Ok((segment, Ok(()))) => {
-                let mut state = self.shared.state.lock();
-                state.stats.written_bytes += DATA_START;
-                self.room = self.room.saturating_sub(DATA_START);
-                // Where the one before was given up, what it has behind this does not count.
-                state.segments.push_back(segment);
-                self.active = Some(number);
-                return Ok(number);
-            }
-            Ok((mut segment, Err(error))) => {
-                segment.begun = false;
-                // One that cannot be removed stays in the list, to go before the next one does.
-                if self.remove(number).is_err() {
-                    self.shared.state.lock().segments.push_back(segment);
-                }
-                error
-            }
-            Err(error) => error,
-        };
-        self.shared.state.lock().stats.write_errors += 1;
-        self.room = 0;
-        Err(Trouble::Write(error))
-    }
-
-    /// Removes empty segments that resisted before; an error where there are too many of them.
-    fn discard_left_over(&mut self) -> Result<(), Trouble> {
-        loop {
-            let (number, left_over) = {
-                let state = self.shared.state.lock();
-                let empty =
-                    |segment: &&Segment| segment.length == DATA_START && segment.begin.first == segment.end;
-                let last = state.segments.back().filter(empty).map(|last| last.number);
-                let Some(number) = last.filter(|number| state.can_spare(*number)) else { return Ok(()) };
-                (number, state.segments.iter().rev().take_while(empty).count())
-            };
-            match self.remove(number) {
-                Ok(()) => drop(self.shared.state.lock().segments.pop_back()),
-                Err(error) => {
-                    self.shared.state.lock().stats.write_errors += 1;
-                    return if left_over < LEFT_OVER_MAX { Ok(()) } else { Err(Trouble::Write(error)) };
-                }
-            }
-        }
-    }
-
-    fn begin_segment(&self, file: &dyn DiskFile, header: &SegmentHeader) -> io::Result<()> {
-        write_full(file, &header.encode(), 0)?;
-        if header.synced {
-            // Before any record: a header that does not check is then damage, and no torn write.
-            let synced = file.sync().and_then(|()| self.shared.disk.sync_dir(&self.shared.paths.segments()));
-            self.shared.state.lock().stats.sync_errors += u64::from(synced.is_err());
-            synced?;
-        }
-        Ok(())
     }
 
     fn publish(&self, number: u64, offset: u64, size: u64, group: &[Placed], synced: bool) {
@@ -533,109 +317,25 @@ impl Writer {
         state.trim_cache();
         self.shared.end.store(end, Ordering::Release);
     }
-
-    /// Removes segments that everyone has passed, as far as a restart would know; the active one stays.
-    pub(super) fn release(&mut self) {
-        loop {
-            let number = {
-                let state = self.shared.state.lock();
-                let passed = state.passed();
-                match state.segments.front() {
-                    Some(first)
-                        if first.end <= passed
-                            && Some(first.number) != self.active
-                            && state.can_spare(first.number) =>
-                    {
-                        first.number
-                    }
-                    Some(_) | None => return,
-                }
-            };
-            if !self.remove_first(number) {
-                return;
-            }
-        }
-    }
-
-    /// Removes the oldest segment, whoever has not had it; the active one becomes an old one.
-    fn evict(&mut self) -> bool {
-        if !self.may_lose_last() {
-            return false;
-        }
-        let (number, missed) = {
-            let state = self.shared.state.lock();
-            let Some(first) = state.segments.front() else { return false };
-            let missed = |position: Ordinal| first.end.saturating_sub(position.max(first.begin.first));
-            let missed: u64 = state.destinations.iter().map(|d| missed(d.ledger.position)).sum();
-            (first.number, missed)
-        };
-        if self.active == Some(number) {
-            self.active = None;
-        }
-        let removed = self.remove_first(number);
-        self.shared.state.lock().trim_cache_to_start();
-        if removed && missed > 0 {
-            self.shared.state.lock().stats.evicted_spans += missed;
-            tracing::warn!(
-                segment = number,
-                spans = missed,
-                "the span log is full: the oldest segment is dropped"
-            );
-        }
-        removed
-    }
-
-    /// Sees to it that the log's end is known without the oldest segment: where that is the only one, another begins.
-    fn may_lose_last(&mut self) -> bool {
-        {
-            let state = self.shared.state.lock();
-            match state.segments.front() {
-                None => return false,
-                Some(first) if Some(first.number) == self.active && first.length == DATA_START => {
-                    return false;
-                }
-                Some(first) if state.can_spare(first.number) => return true,
-                Some(_) => {}
-            }
-        }
-        self.active = None;
-        self.segment_for_group().is_ok()
-    }
-
-    /// Removes a segment's file; that there is none is fine.
-    fn remove(&self, number: u64) -> io::Result<()> {
-        match self.shared.disk.remove(&self.shared.paths.segment(number)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
-    }
-
-    fn remove_first(&self, number: u64) -> bool {
-        if let Err(error) = self.remove(number) {
-            self.shared.state.lock().stats.write_errors += 1;
-            tracing::warn!(segment = number, %error, "a segment of the span log cannot be removed");
-            return false;
-        }
-        let synced = match self.shared.config.durability {
-            // In order: an old segment that came back without those behind it would look like damage.
-            Durability::Power => self.shared.disk.sync_dir(&self.shared.paths.segments()),
-            Durability::Memory | Durability::Process => Ok(()),
-        };
-        let mut state = self.shared.state.lock();
-        state.stats.sync_errors += u64::from(synced.is_err());
-        state.segments.pop_front_if(|first| first.number == number);
-        true
-    }
 }
 
-enum Full {
-    Log { held: u64 },
-    Disk { free: u64, keep: u64 },
-}
-
-enum Trouble {
+/// Why a group is not written.
+pub(super) enum Trouble {
     Write(io::Error),
     Sync(io::Error),
+}
+
+/// Tells a sender that its batch is not in the log; it has no ordinal.
+fn refuse(
+    pending: PendingSpans,
+    reply: CommitReply,
+    reason: RejectReason,
+    error: CommitError,
+) -> Option<Ordinal> {
+    pending.reject(reason);
+    // A sender that gave up is told nothing.
+    let _gone = reply.send(Err(error));
+    None
 }
 
 /// Writes a group's records one behind the other, in as few writes as the system takes.
@@ -659,8 +359,6 @@ fn write_records(file: &dyn DiskFile, key: &[u8; 16], offset: u64, group: &[Plac
     }
     let mut rest = buffers.as_mut_slice();
     let mut at = offset;
-    // Empty buffers in front would look like a write of nothing.
-    IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
         match file.write_at(rest.get(..rest.len().min(BUFFERS_MAX)).unwrap_or_default(), at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
