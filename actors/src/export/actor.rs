@@ -25,6 +25,9 @@ use crate::log::{
     AdvanceError, DeadLetter, DestinationId, DropReason, Ordinal, ReadError, ReadLimit, Record, SpanLog,
 };
 
+/// A stop waits so long at most for answers to what is in flight when it begins nothing more.
+const LANDING_MAX: Duration = Duration::from_secs(1);
+
 /// Delivers what the log holds to one destination.
 ///
 /// It resumes from the destination's position in the log, so that a crash repeats what was in flight and what was
@@ -50,10 +53,26 @@ struct Live {
     /// It waits for its position to be persisted.
     settling: bool,
     drain: Option<Drain>,
-    /// Set once the actor is to stop: it goes on until then.
-    stop_at: Option<Instant>,
+    /// Set once the actor is to stop.
+    stop: Option<Stop>,
     /// The newest words in the log, so that the same are not written again.
     said: Option<String>,
+}
+
+/// How an exporter ends.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    /// From here on nothing begins: what was cut off at the end would arrive twice.
+    last_begin: Instant,
+    /// From here on it waits for nothing.
+    end: Instant,
+}
+
+impl Stop {
+    fn within(timeout: Duration, now: Instant) -> Self {
+        let landing = (timeout / 4).min(LANDING_MAX);
+        Self { last_begin: now + (timeout - landing), end: now + timeout }
+    }
 }
 
 type EventFuture = Pin<Box<dyn Future<Output = Event> + Send>>;
@@ -107,7 +126,7 @@ impl OtlpExportActor {
             timer: Box::pin(tokio::time::sleep_until(now)),
             settling: false,
             drain: None,
-            stop_at: None,
+            stop: None,
             said: None,
         })
     }
@@ -134,7 +153,7 @@ impl OtlpExportActor {
         }
         let Some(mut live) = self.live.take() else { return Ok(true) };
         let outcome = self.run(&mut live, cx);
-        let over = live.stop_at.is_some_and(|deadline| self.is_drained(&live, deadline));
+        let over = live.stop.is_some_and(|stop| self.is_over(&live, stop));
         self.live = Some(live);
         outcome.map(|()| over)
     }
@@ -239,6 +258,9 @@ impl OtlpExportActor {
             if let Some(advance) = live.machine.settle() {
                 self.log.advance(self.id, &advance)?;
             }
+            if live.stop.is_some_and(|stop| stop.last_begin <= now) {
+                break;
+            }
             let Some(action) = live.machine.next_action(end, now) else { break };
             let running: EventFuture = match action {
                 Action::Connect => {
@@ -282,9 +304,16 @@ impl OtlpExportActor {
         settled || Instant::now() >= deadline || live.machine.rests_until(deadline)
     }
 
+    /// True if a stop waits for nothing more.
+    fn is_over(&self, live: &Live, Stop { last_begin, end }: Stop) -> bool {
+        Instant::now() >= end || live.machine.in_flight() == 0 && self.is_drained(live, last_begin)
+    }
+
     fn rearm(&self, live: &mut Live, now: Instant) {
         let drain = live.drain.as_ref().map(|drain| drain.deadline);
-        let wake = live.machine.wake_at(now).into_iter().chain(drain).chain(live.stop_at).min();
+        let stop = live.stop.into_iter().flat_map(|Stop { last_begin, end }| [last_begin, end]);
+        let ahead = stop.filter(|instant| *instant > now);
+        let wake = live.machine.wake_at(now).into_iter().chain(drain).chain(ahead).min();
         match wake {
             Some(wake) if live.timer.deadline() != wake => live.timer.as_mut().reset(wake),
             // A timer that has fired is not to be polled again; one that has not does no harm.
@@ -371,11 +400,11 @@ impl Actor for OtlpExportActor {
 
     fn stopping(&mut self, _ctx: &mut Self::Context) -> Running {
         let timeout = self.settings.drain_timeout;
-        let Some(live) = self.live.as_mut().filter(|live| live.stop_at.is_none()) else {
+        let Some(live) = self.live.as_mut().filter(|live| live.stop.is_none()) else {
             return Running::Stop;
         };
         live.machine.drain();
-        live.stop_at = Some(Instant::now() + timeout);
+        live.stop = Some(Stop::within(timeout, Instant::now()));
         self.wake();
         Running::Continue
     }

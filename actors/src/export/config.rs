@@ -55,7 +55,8 @@ pub struct DestinationConfig {
     /// never.
     pub max_elapsed: Option<Duration>,
     /// When the exporter is stopped, it goes on for this long to deliver what is there; 3 s, from 0 to 1 h. It is
-    /// to be shorter than its supervisor's patience. What remains stays in the log.
+    /// to be shorter than its supervisor's patience. In the last quarter, 1 s at most, it begins no request, and
+    /// waits for the answers to those in flight, so that they need not be repeated. What remains stays in the log.
     pub drain_timeout: Duration,
 }
 

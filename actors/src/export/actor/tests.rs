@@ -506,6 +506,60 @@ async fn a_stop_waits_for_no_destination_that_will_not_be_tried_in_time() {
     assert_eq!((source.ledger(D0).queued(), exporter.status.snapshot().in_flight), (100, 0));
 }
 
+/// A paused clock that does not run ahead while a peer on another thread is waited for; it goes on when this is dropped.
+struct Held(#[allow(dead_code, reason = "its end is what counts")] std::sync::mpsc::Sender<()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
+
+impl Held {
+    fn clock() -> Self {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        tokio::time::pause();
+        // While something blocks, the runtime does not advance its clock by itself.
+        tokio::task::spawn_blocking(move || held.recv());
+        Self(hold)
+    }
+}
+
+#[actix::test]
+async fn a_stop_begins_nothing_in_its_last_quarter_and_repeats_nothing_that_is_answered_by_its_end() {
+    for answered in [true, false] {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        // Until one is answered there is one in flight.
+        destination.script([Reply::Ok]);
+        destination.judge(|_| Reply::Late);
+        source.commit(1_000).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| {
+            config.timeout = Duration::from_secs(600);
+            config.concurrency = 2;
+            config.drain_timeout = Duration::from_millis(400);
+        });
+        destination.until(|destination| destination.received().len() == 3).await;
+        let _held = Held::clock();
+        let (ended, mut end) = oneshot::channel();
+        exporter.addr.send(Stop(ended)).await.unwrap();
+        tokio::time::advance(Duration::from_millis(301)).await;
+        tokio::task::yield_now().await;
+        assert_eq!(
+            end.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty),
+            "it waits for what is in flight"
+        );
+        if answered {
+            destination.release();
+        } else {
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        end.await.unwrap_err();
+        assert_eq!(destination.received().len(), 3, "nothing more began");
+        assert_eq!(source.ledger(D0).exported, if answered { 300 } else { 100 });
+    }
+}
+
 /// Ends the actor where it stands.
 #[derive(actix::Message)]
 #[rtype(result = "()")]

@@ -3,7 +3,9 @@
 use std::{collections::VecDeque, io, ops::Range};
 
 use super::{
-    super::{DestinationLedger, DiskStats, Durability, Ordinal, Restored, letters::KeptLetters, records::Records},
+    super::{
+        DestinationLedger, DiskStats, Durability, Ordinal, Restored, letters::KeptLetters, records::Records,
+    },
     checkpoint::{self, BootId},
     clean,
     config::{LogDestination, SegmentLogConfig, StartAt, WhenFull},
@@ -126,7 +128,9 @@ impl Opening<'_> {
         let checkpoint = self.checkpoint()?;
         let counted = match &checkpoint {
             checkpoint::Found::Read(checkpoint) => Some(checkpoint.position),
-            checkpoint::Found::Absent | checkpoint::Found::Damaged(_) | checkpoint::Found::OtherVersion(_) => None,
+            checkpoint::Found::Absent
+            | checkpoint::Found::Damaged(_)
+            | checkpoint::Found::OtherVersion(_) => None,
         };
         // How far the log has come as far as files tell that stay, and as far as any does.
         let stays = known.iter().filter_map(|(position, _)| position.ordinal()).chain(counted);

@@ -20,9 +20,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     super::{
         Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans, Record,
-        RejectReason,
-        disk::DiskFile,
-        unix_now,
+        RejectReason, disk::DiskFile, unix_now,
     },
     format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, UnsealedHeader, record_size},
     nanos,
