@@ -2,13 +2,12 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
     process::ExitCode,
 };
 
 use nyx_daemon::{
-    cli::Command,
-    config::{Config, Environment, LogFormat, Tracing},
+    cli::{self, Command, ConfigArgs},
+    config::{Environment, Loaded, LogFormat, Sources, Tracing},
     demo,
     exit::{self, Failure},
     logging, run,
@@ -35,15 +34,25 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
     match command {
-        Command::Run(files) => {
-            let config = load(&files, environment)?;
+        Command::Run(args) => {
+            let Loaded { config, notices, .. } = load(args, environment)?;
             logging::install(&config.tracing, environment)?;
+            for notice in notices {
+                tracing::info!("{notice}");
+            }
             run::run(config)
         }
-        Command::Validate(files) => {
-            let config = load(&files, environment)?;
-            logging::filter(config.tracing.level, environment)?;
-            let _closed = writeln!(io::stdout(), "configuration is valid");
+        Command::Validate(args) => {
+            let loaded = load(args, environment)?;
+            logging::filter(loaded.config.tracing.level, environment)?;
+            for notice in loaded.notices {
+                say(format!("{notice}\n").as_bytes());
+            }
+            say(b"configuration is valid\n");
+            Ok(())
+        }
+        Command::ConfigShow(args) => {
+            say(load(args, environment)?.show().as_bytes());
             Ok(())
         }
         Command::Demo(args) => {
@@ -51,12 +60,21 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             logging::install(&tracing, environment)?;
             demo::demo(&args)
         }
+        Command::Completions(shell) => {
+            say(&cli::completions(shell));
+            Ok(())
+        }
     }
 }
 
-fn load(files: &[PathBuf], environment: &Environment) -> Result<Config, Failure> {
-    Config::load(files, environment).map_err(|invalid| {
+fn load(ConfigArgs { files, flags }: ConfigArgs, environment: &Environment) -> Result<Loaded, Failure> {
+    Sources::of_daemon(&files, environment.clone(), flags).load().map_err(|invalid| {
         let problems = invalid.problems.join("\n  ");
         Failure::new(exit::CONFIG, format!("the configuration is not valid\n  {problems}"))
     })
+}
+
+fn say(text: &[u8]) {
+    // A closed pipe leaves nobody to tell.
+    let _closed = io::stdout().write_all(text);
 }

@@ -1,6 +1,7 @@
 //! The daemon itself: from the configuration to a running tree, until a signal ends it.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,6 +22,7 @@ use tokio::{
 
 use crate::{
     admin::{AdminPages, AdminSocket},
+    cli::VERSION,
     config::{Config, Shutdown},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
     limits, log_folder,
@@ -29,6 +31,8 @@ use crate::{
 /// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
 /// deliver.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+/// The port of Prometheus' node_exporter.
+const NODE_EXPORTER: u16 = 9100;
 /// How much longer than its timeout a shutdown may take before the process ends without it.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 
@@ -193,7 +197,8 @@ impl Daemon {
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;
         let cannot_listen = |error| {
-            let why = format!("cannot listen on {address} (telemetry.prometheus_addr): {error}");
+            let hint = hint(address, &error);
+            let why = format!("cannot listen on {address} (telemetry.prometheus_addr): {error}{hint}");
             Failure::new(UNAVAILABLE, why)
         };
         let socket = Arc::new(AdminSocket::bind(address).map_err(cannot_listen)?);
@@ -210,13 +215,22 @@ impl Daemon {
             .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
         let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
         let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), grpc = %door, pages = %pages, log, "ready");
+        tracing::info!(version = VERSION, grpc = %door, pages = %pages, log, "ready");
         Ok(Self { tree, pages, grpc, kept_in })
     }
 
     /// Stops in order, without a grace; a signal cuts the rest short.
     pub(crate) async fn stop(&self, timeout: Duration, signals: &mut Signals) -> ShutdownReport {
         stop(&self.tree, timeout, self.kept_in.as_deref(), signals).await
+    }
+}
+
+/// What an operator may not know about an address of the admin pages that cannot be listened on.
+fn hint(address: SocketAddr, error: &io::Error) -> &'static str {
+    if address.port() == NODE_EXPORTER && error.kind() == io::ErrorKind::AddrInUse {
+        "; this port is also that of node_exporter: set another, such as 127.0.0.1:9464"
+    } else {
+        ""
     }
 }
 
@@ -231,6 +245,7 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
         |destination: &DestinationConfig| DestinationConfig { drain_timeout, ..destination.clone() };
     Ok(TreeConfig {
         service_name: config.telemetry.service_name.clone(),
+        resource: config.telemetry.resource.clone(),
         destinations: config.export.iter().map(drained).collect(),
         measure: config.telemetry.prometheus_enabled,
         log,
@@ -256,4 +271,21 @@ fn drain_timeout(config: &Config) -> Duration {
     let shares = u32::try_from(config.export.len()).unwrap_or(u32::MAX).max(1);
     let timeout = config.shutdown.timeout;
     (timeout - DRAIN_MARGIN.min(timeout / 2)) / shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_of_node_exporter_is_named_as_such() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let in_use = io::Error::from(io::ErrorKind::AddrInUse);
+        assert_eq!(
+            hint(address(9100), &in_use),
+            "; this port is also that of node_exporter: set another, such as 127.0.0.1:9464"
+        );
+        assert_eq!(hint(address(9101), &in_use), "");
+        assert_eq!(hint(address(9100), &io::Error::from(io::ErrorKind::PermissionDenied)), "");
+    }
 }

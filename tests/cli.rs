@@ -39,8 +39,8 @@ fn a_bad_configuration_exits_78_with_every_problem_on_its_line() {
     let path = file("bad.toml", b"log.durability = \"disk\"\nlog.size = 1");
     let expected = format!(
         "nyx-daemon: the configuration is not valid\n  \
-         log.durability is \"disk\" (file {path}): must be \"memory\", \"process\" or \"power\"\n  \
-         log.size (file {path}): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
+         log.durability is \"disk\" (file {path}, line 1): must be \"memory\", \"process\" or \"power\"\n  \
+         log.size is 1 (file {path}, line 2): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
          min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes\n  \
          runtime.io_threads is \"x\" (variable NYX__RUNTIME__IO_THREADS): must be a whole number from 0 to 256\n"
     );
@@ -111,6 +111,65 @@ fn help_and_version_exit_0() {
     let (status, help, _) = nyx_daemon(&["--help"], &[]);
     assert_eq!(status, Some(0));
     assert!(help.contains("Usage: nyx-daemon [OPTIONS] [COMMAND]"), "{help}");
-    let version = concat!("nyx-daemon ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    let version = format!("nyx-daemon {}\n", nyx_daemon::cli::VERSION);
     assert_eq!(nyx_daemon(&["--version"], &[]), (Some(0), version, String::new()));
+}
+
+#[test]
+fn every_layer_is_read_and_shown_in_its_order() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("layers");
+    fs::create_dir_all(&folder).unwrap();
+    // A Nyx node's own file lies there.
+    let here = "[telemetry]\nservice_name = \"here\"\notlp_sampling_rate = 0.5\n[dht]\nport = 43301";
+    fs::write(folder.join("nyx.toml"), here).unwrap();
+    let named =
+        file("named.toml", b"telemetry.service_name = \"named\"\n[export.default]\ncompression = \"gzip\"");
+    let run = |args: &[&str]| {
+        let args = [args, &["--config", &named, "--set", "runtime.io_threads=3"]].concat();
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:1"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush"),
+            ("NYX__LOG__DURABILITY", "power"),
+            ("NYX__RUNTIME__IO_THREADS", "2"),
+        ];
+        let output = Command::new(env!("CARGO_BIN_EXE_nyx-daemon"))
+            .args(args)
+            .env_clear()
+            .envs(variables)
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = run(&["config", "show"]);
+    let named_origin = format!("file {named}");
+    for line in [
+        "telemetry.prometheus_enabled = true  # built-in",
+        "telemetry.otlp_sampling_rate = 0.5  # file nyx.toml, line 3",
+        &format!("telemetry.service_name = \"named\"  # {named_origin}, line 1"),
+        &format!("export.default.compression = \"gzip\"  # {named_origin}, line 3"),
+        "telemetry.otlp_endpoint = \"http://otel:1\"  # variable OTEL_EXPORTER_OTLP_ENDPOINT",
+        "export.default.headers = { \"authorization\" = \"(redacted)\" }  # variable OTEL_EXPORTER_OTLP_HEADERS",
+        "log.durability = \"power\"  # variable NYX__LOG__DURABILITY",
+        "runtime.io_threads = 3  # flag --set runtime.io_threads",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+    }
+    assert_eq!(
+        run(&["validate"]),
+        "file nyx.toml: not read, since a Nyx node's: [dht]\nconfiguration is valid\n"
+    );
+}
+
+#[test]
+fn a_shell_gets_its_completions() {
+    let (status, script, stderr) = nyx_daemon(&["completions", "bash"], &[]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert!(
+        script.contains("complete -F ") && script.contains("nyx-daemon") && script.contains("--config"),
+        "{script}"
+    );
+    let (status, ..) = nyx_daemon(&["--set", "log.dir=/x", "completions", "bash"], &[]);
+    assert_eq!(status, Some(64));
 }

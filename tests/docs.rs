@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nyx_daemon::config;
 use nyx_telemetry::{
     accept::DoorReason,
     export::{DestinationState, verdict},
@@ -187,6 +188,63 @@ fn the_table_of_metrics_is_the_declared_one() {
         fs::write(&path, &page).unwrap();
     }
     assert_eq!(page, fs::read_to_string(&path).unwrap(), "NYX_GOLDEN=write writes {} anew", path.display());
+}
+
+#[test]
+fn the_reference_of_the_configuration_is_the_declared_one() {
+    const BEGIN: &str = "<!-- written: keys -->\n";
+    const END: &str = "<!-- end -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (head, rest) = page.split_once(BEGIN).unwrap();
+    let (_, tail) = rest.split_once(END).unwrap();
+    let written = format!("{head}{BEGIN}{}{END}{tail}", configuration_keys());
+    if std::env::var_os("NYX_GOLDEN").is_some_and(|value| value == "write") {
+        fs::write(&path, &written).unwrap();
+    }
+    assert!(written == fs::read_to_string(&path).unwrap(), "NYX_GOLDEN=write writes {} anew", path.display());
+}
+
+fn configuration_keys() -> String {
+    let mut page = String::new();
+    for table in config::reference().unwrap() {
+        let name = if table.table == "export" { "export.NAME" } else { &table.table };
+        writeln!(page, "\n### `[{name}]`\n").unwrap();
+        for paragraph in table.meaning.split("\n\n").map(str::trim).filter(|text| !text.is_empty()) {
+            let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
+            writeln!(page, "{}\n", lines.join("\n")).unwrap();
+        }
+        page.push_str("| Key | Variable | Default | Range | Meaning |\n|---|---|---|---|---|\n");
+        for row in table.rows {
+            let (key, variable) = (&row.key, &row.variable);
+            let default = row.default.map_or("not set".to_owned(), |default| format!("`{default}`"));
+            writeln!(
+                page,
+                "| `{}` | `{variable}` | {default} | {} | {} |",
+                key.name, key.allowed, key.meaning
+            )
+            .unwrap();
+        }
+    }
+    page.push_str(
+        "\n### OpenTelemetry's variables\n\nA later one beats those before it. An empty one counts as unset. One that cannot be \
+         read is an error that names it, and so is one that asks for what nyx does not have.\n\n\
+         | Variable | What it sets |\n|---|---|\n",
+    );
+    for (name, sets) in config::otel_variables() {
+        writeln!(page, "| `{name}` | {sets} |").unwrap();
+    }
+    page.push('\n');
+    page
+}
+
+#[test]
+fn the_reference_names_all_that_is_a_nodes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(path).unwrap();
+    for names in [listed(&config::NODE_TABLES), listed(&config::NODE_KEYS)] {
+        assert!(page.contains(&names), "{names}");
+    }
 }
 
 const METRICS_HEAD: &str = "\

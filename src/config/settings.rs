@@ -1,7 +1,7 @@
-//! The settings, as plain data. Every field says its meaning, unit, default and range; the defaults
-//! themselves stand in `config/default.toml` and nowhere else.
+//! The settings: every table of the configuration, its keys and their meaning. The defaults stand in
+//! `config/default.toml` and nowhere else. `section.rs` says how a key is added.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use nyx_telemetry::{
     accept::ListenAddr,
@@ -10,131 +10,196 @@ use nyx_telemetry::{
 };
 use tracing::level_filters::LevelFilter;
 
-/// The whole configuration of the daemon, valid by construction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// What the daemon calls itself, where spans go by default, and the admin pages.
-    pub telemetry: Telemetry,
-    /// The doors that spans come in by.
-    pub ingest: Ingest,
-    /// The span log.
-    pub log: Log,
-    /// The destinations: `default` first, the others by name. None when
-    /// [`Telemetry::span_export_enabled`] is false. Their drain timeout is the daemon's matter: it follows from
-    /// [`Shutdown::timeout`].
-    pub export: Vec<DestinationConfig>,
-    /// Threads.
-    pub runtime: Runtime,
-    /// The ordered stop.
-    pub shutdown: Shutdown,
-    /// The daemon's own log lines.
-    pub tracing: Tracing,
+use super::{
+    destinations::destinations,
+    kinds::{address, bytes, duration, endpoint, flag, listen, number, parsed, path, text, whole, word},
+    pairs,
+    section::{declare, section},
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const TIB: u64 = 1 << 40;
+const HOUR_MS: u64 = 3_600_000;
+
+fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
 }
 
-/// `[telemetry]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Telemetry {
-    /// The `service.name` of the spans that this process makes itself. Default `nyx-daemon`; 1 to 255
-    /// bytes. `OTEL_SERVICE_NAME` sets it too.
-    pub service_name: String,
-    /// Where the destination `default` is. Default `http://localhost:4317`. `OTEL_EXPORTER_OTLP_ENDPOINT`
-    /// sets it too.
-    pub otlp_endpoint: Endpoint,
-    /// The share of traces that the destination `default` gets. Default 1; 0 to 1.
-    pub otlp_sampling_rate: f64,
-    /// Whether RED metrics are kept and `/metrics` is served. Default true.
-    pub prometheus_enabled: bool,
-    /// The address of the admin pages. Default `127.0.0.1:9100`; port 0 takes any free one.
-    pub prometheus_addr: SocketAddr,
-    /// Whether spans are exported at all; without, there are no destinations. Default true.
-    pub span_export_enabled: bool,
+declare! {
+    /// The whole configuration of the daemon, valid by construction.
+    pub struct Config {
+        /// What the daemon calls itself, where the spans go by default, and the admin pages.
+        telemetry: Telemetry = section(),
+        /// The doors that spans come in by.
+        ingest: Ingest = section(),
+        /// The span log.
+        log: Log = section(),
+        /// The destinations: `default` first, the others by name.
+        ///
+        /// `default` always exists, unless `telemetry.span_export_enabled` is false, which means no destinations at all; its
+        /// endpoint and sampling rate are those of `[telemetry]`, and setting them under `[export.default]` is an error.
+        /// Any other NAME (1 to 32 characters of a-z, 0-9, `_` and `-`) adds a destination, which needs an `endpoint` and has
+        /// the defaults below for the rest, whatever `default` was given. Each destination gets its own share of all spans.
+        export: Vec<DestinationConfig> = destinations(),
+        /// Threads.
+        runtime: Runtime = section(),
+        /// The ordered stop.
+        shutdown: Shutdown = section(),
+        /// The daemon's own log lines, on standard error.
+        tracing: Tracing = section(),
+    }
 }
 
-/// `[ingest]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ingest {
-    /// Bytes of requests between the wire and the log, over all connections. Default 256 MiB; 64 KiB to
-    /// 64 GiB.
-    pub max_in_flight_bytes: usize,
-    /// Bytes of one request after unpacking. Default 64 MiB; 1 KiB to 1 GiB, and neither above
-    /// [`Ingest::max_in_flight_bytes`] nor above [`Log::max_bytes`], or in memory [`Log::memory_max_bytes`].
-    pub max_request_bytes: usize,
-    /// Connections open at a time, over all doors. Default 10,000; 1 to 1,000,000.
-    pub max_connections: usize,
-    /// How long the body of a request may take to arrive. Default 30 s; 10 ms to 1 h.
-    pub body_timeout: Duration,
-    /// How long a sender waits for the log to take what it sent. Default 5 s; 10 ms to 1 h.
-    pub commit_timeout: Duration,
-    /// The OTLP/gRPC door. Default `127.0.0.1:14317`.
-    pub grpc: GrpcDoor,
-    /// Spans made in this process.
-    pub in_process: InProcess,
+declare! {
+    /// `[telemetry]`.
+    pub struct Telemetry {
+        /// The `service.name` of the spans that this process makes itself.
+        service_name: String = text(1..=255),
+        /// Where the destination `default` is.
+        otlp_endpoint: Endpoint = endpoint(),
+        /// The share of traces that the destination `default` gets, whole traces at a time; the metrics count every span.
+        otlp_sampling_rate: f64 = number(DestinationConfig::SAMPLING_RATE),
+        /// Whether RED metrics are kept and `/metrics` is served; false: `/metrics` answers 404, the other admin pages stay.
+        prometheus_enabled: bool = flag(),
+        /// The address of the admin pages (`/metrics`, `/stats`, `/health`, `/livez`, `/readyz`); 9100 is also
+        /// node_exporter's. Port 0 takes any free one.
+        prometheus_addr: SocketAddr = address(),
+        /// Whether spans are exported; false means no destinations at all.
+        span_export_enabled: bool = flag(),
+        /// Further attributes of the resource of the spans that this process makes itself, by name. In a variable:
+        /// `name=value,name=value` with URL-encoded values.
+        resource: Vec<(String, String)> = pairs::attributes(),
+    }
 }
 
-/// `[ingest.grpc]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GrpcDoor {
-    /// Where the door listens; `None` is off. Default `127.0.0.1:14317`.
-    pub listen: Option<ListenAddr>,
+declare! {
+    /// `[ingest]`.
+    pub struct Ingest {
+        /// Bytes of requests between the wire and the log, over all connections; beyond it senders are told to come back
+        /// later.
+        max_in_flight_bytes: usize = bytes(64 * KIB..=64 * GIB),
+        /// Bytes of one request after unpacking; a larger one is refused for good. Neither above `ingest.max_in_flight_bytes`
+        /// nor above `log.max_bytes` (in memory `log.memory_max_bytes`).
+        max_request_bytes: usize = bytes(KIB..=GIB),
+        /// Connections open at a time, over all doors.
+        max_connections: usize = whole(1..=1_000_000),
+        /// How long the body of a request may take to arrive.
+        body_timeout: Duration = duration(ms(10, HOUR_MS)),
+        /// How long a sender waits for the log before it is told to come back later.
+        commit_timeout: Duration = duration(ms(10, HOUR_MS)),
+        /// The OTLP/gRPC door.
+        grpc: GrpcDoor = section(),
+        /// The OTLP/HTTP door.
+        http: HttpDoor = section(),
+        /// Spans made in this process.
+        in_process: InProcess = section(),
+    }
 }
 
-/// `[ingest.in_process]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InProcess {
-    /// Bytes of finished spans that wait for the log. Default 8 MiB; 64 KiB to 1 GiB.
-    pub max_bytes: usize,
+declare! {
+    /// `[ingest.grpc]`.
+    pub struct GrpcDoor {
+        /// Where the OTLP/gRPC door listens; off where it is empty.
+        listen: Option<ListenAddr> = listen(),
+    }
 }
 
-/// `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// What an acknowledged span survives. Default `process`.
-    pub durability: Durability,
-    /// The folder of the log's files, resolved: `$STATE_DIRECTORY`, else `/var/lib/nyx` for root, else
-    /// `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`.
-    pub dir: PathBuf,
-    /// How long a start waits for another process to let go of the folder. Default 30 s; 0 to 1 h.
-    pub lock_timeout: Duration,
-    /// Bytes of all segment files. Default 10 GiB; 16 MiB to 16 TiB.
-    pub max_bytes: u64,
-    /// What happens beyond them. Default `refuse`.
-    pub when_full: WhenFull,
-    /// Bytes of the file system that the log leaves free. Default 256 MiB; 0 to 16 TiB.
-    pub min_free_bytes: u64,
-    /// A segment that has so many bytes gets no further group. Default 64 MiB; 64 KiB to 1 GiB, and not above a
-    /// quarter of [`Log::max_bytes`].
-    pub segment_bytes: u64,
-    /// How often the span metrics are checkpointed. Default 5 s; 10 ms to 1 h.
-    pub checkpoint_interval: Duration,
-    /// Bytes of spans held with the durability `memory`. Default 256 MiB; 1 MiB to 64 GiB.
-    pub memory_max_bytes: usize,
+declare! {
+    /// `[ingest.http]`.
+    pub struct HttpDoor {
+        /// The OTLP/HTTP door, which is not part of this version.
+        listen: () = parsed("only `\"\"`", |text| match text {
+            "" => Ok(()),
+            _ => Err("the OTLP/HTTP door is not part of this version: must be empty".to_owned()),
+        }),
+    }
 }
 
-/// `[runtime]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Runtime {
-    /// Threads for connections and their sockets. Default 0: one less than there are cores, at least one and at
-    /// most four; 0 to 256.
-    pub io_threads: usize,
+declare! {
+    /// `[ingest.in_process]`.
+    pub struct InProcess {
+        /// Bytes of finished spans of this process that may wait for the log; beyond it they are dropped and counted.
+        max_bytes: usize = bytes(64 * KIB..=GIB),
+    }
 }
 
-/// `[shutdown]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shutdown {
-    /// How long an ordered stop may take, behind the grace. Default 30 s; 10 ms to 1 h.
-    pub timeout: Duration,
-    /// How long requests are still taken after the signal, while `/readyz` says that no more should come. Default
-    /// 1 s; 0, which is off, to 1 h.
-    pub grace: Duration,
+declare! {
+    /// `[log]`.
+    pub struct Log {
+        /// What an acknowledged span survives. `process`: the end of the process, however sudden, not the machine's. `power`: a
+        /// power cut too; each group of batches is synced before it is acknowledged. `memory`: the crash of an actor and
+        /// nothing else; a start is refused (status 78) while the folder holds spans that a destination has not had.
+        durability: Durability = word([
+            ("memory", Durability::Memory),
+            ("process", Durability::Process),
+            ("power", Durability::Power),
+        ]),
+        /// The folder of the log's files, made where there is none, for its owner alone (0700, files 0600). Empty:
+        /// `$STATE_DIRECTORY`, else `/var/lib/nyx` for root, else `$XDG_STATE_HOME/nyx`, else `$HOME/.local/state/nyx`, else
+        /// `/var/lib/nyx`.
+        dir: PathBuf = path(),
+        /// A folder is one process's. How long a start waits for another to let go of it, before anything is opened; then the
+        /// exit status is 75.
+        lock_timeout: Duration = duration(ms(0, HOUR_MS)),
+        /// Bytes of the log's segment files. What every destination and the stored span metrics have is removed, by the
+        /// segment.
+        max_bytes: u64 = bytes(16 * MIB as u64..=16 * TIB),
+        /// What happens beyond `log.max_bytes`, or below `log.min_free_bytes`. `refuse`: senders are told to come back later.
+        /// `drop_oldest`: the oldest segment is removed; spans that a destination had not had are counted as dropped.
+        when_full: WhenFull = word([("refuse", WhenFull::Refuse), ("drop_oldest", WhenFull::DropOldest)]),
+        /// Bytes of the file system that the log leaves free.
+        min_free_bytes: u64 = bytes(0..=16 * TIB),
+        /// A segment file that has so many bytes is finished. A start reads the last one. Not above a quarter of
+        /// `log.max_bytes`.
+        segment_bytes: u64 = bytes(64 * KIB as u64..=GIB as u64),
+        /// How often the counters of the span metrics are stored, so that a restart goes on with them.
+        checkpoint_interval: Duration = duration(ms(10, HOUR_MS)),
+        /// Only with `memory`: bytes of spans held until every destination and the metrics have them; when full, senders are
+        /// told to come back later.
+        memory_max_bytes: usize = bytes(MIB..=64 * GIB),
+    }
 }
 
-/// `[tracing]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tracing {
-    /// The least severe line that is written. Default `info`. `RUST_LOG` wins.
-    pub level: LevelFilter,
-    /// The form of a line. Default `auto`.
-    pub format: LogFormat,
+declare! {
+    /// `[runtime]`.
+    pub struct Runtime {
+        /// Threads for connections and their sockets; 0 means one less than there are cores, at least one and at most four.
+        io_threads: usize = whole(0..=256),
+    }
+}
+
+declare! {
+    /// `[shutdown]`.
+    pub struct Shutdown {
+        /// How long an ordered stop may take. Exporters deliver what is there until 2 s before its end (half of it where it is
+        /// shorter than 4 s), each destination its share; what they cannot deliver stays in the log, and is counted in the last
+        /// log line. With the durability `memory` it is lost.
+        timeout: Duration = duration(ms(10, HOUR_MS)),
+        /// How long requests are still taken after SIGTERM or SIGINT, while `/readyz` and `/health` answer 503, so that whoever
+        /// balances the load sends elsewhere. Then the ordered stop begins: the grace comes on top of `shutdown.timeout`. 0 is
+        /// off.
+        grace: Duration = duration(ms(0, HOUR_MS)),
+    }
+}
+
+declare! {
+    /// `[tracing]`.
+    pub struct Tracing {
+        /// The least severe line that is written; `RUST_LOG` wins.
+        level: LevelFilter = word([
+            ("off", LevelFilter::OFF),
+            ("error", LevelFilter::ERROR),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG),
+            ("trace", LevelFilter::TRACE),
+        ]),
+        /// The form of a line. `auto`: text on a terminal, JSON otherwise.
+        format: LogFormat =
+            word([("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]),
+    }
 }
 
 /// `tracing.format`.

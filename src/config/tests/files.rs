@@ -29,6 +29,8 @@ fn shown_keys() -> BTreeMap<String, Option<String>> {
 /// The rows of the reference's tables: key, variable, default.
 fn documented_rows() -> Vec<[String; 3]> {
     let rows = REFERENCE.lines().filter_map(|line| line.strip_prefix("| `"));
+    // The other tables are of variables of OpenTelemetry's.
+    let rows = rows.filter(|row| !row.starts_with("OTEL_"));
     rows.map(|row| {
         let mut cells = row.split(" | ").map(|cell| cell.trim_matches('`').to_owned());
         std::array::from_fn(|_| cells.next().unwrap())

@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{load, loaded};
 use crate::config::{
-    Config, GrpcDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
+    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
 };
 
 fn local_collector() -> Endpoint {
@@ -34,6 +34,7 @@ fn without_files_and_variables_everything_has_its_default() {
             prometheus_enabled: true,
             prometheus_addr: "127.0.0.1:9100".parse().unwrap(),
             span_export_enabled: true,
+            resource: vec![],
         },
         ingest: Ingest {
             max_in_flight_bytes: 256 << 20,
@@ -42,6 +43,7 @@ fn without_files_and_variables_everything_has_its_default() {
             body_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(5),
             grpc: GrpcDoor { listen: Some("127.0.0.1:14317".parse().unwrap()) },
+            http: HttpDoor { listen: () },
             in_process: InProcess { max_bytes: 8 << 20 },
         },
         log: Log {
@@ -241,7 +243,7 @@ fn without_span_export_there_are_no_destinations() {
 #[test]
 fn without_span_export_destinations_are_still_checked() {
     let problems = load(&["telemetry.span_export_enabled = false\n[export.a]"], &[]).unwrap_err();
-    assert_eq!(problems, ["export.a.endpoint must be set"]);
+    assert_eq!(problems, ["export.a.endpoint must be set (file a.toml, line 2)"]);
 }
 
 #[test]

@@ -100,7 +100,10 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
     ];
     for (key, value, rule) in cases {
         let shown = if *value == "[]" { "a list" } else { &value.replace("nan", "NaN") };
-        assert_eq!(refused(&format!("{key} = {value}")), format!("{key} is {shown} (file a.toml): {rule}"));
+        assert_eq!(
+            refused(&format!("{key} = {value}")),
+            format!("{key} is {shown} (file a.toml, line 1): {rule}")
+        );
     }
 }
 
@@ -124,25 +127,26 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_the_known_ones() {
+fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("[log]\nsize = 1"),
-        "log.size (file a.toml): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
-         min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes"
+        "log.size is 1 (file a.toml, line 2): unknown key: [log] has durability, dir, lock_timeout, max_bytes, \
+         when_full, min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes"
     );
     assert_eq!(
-        refused("[security]\nmode = 1"),
-        "security (file a.toml): unknown key: the top has telemetry, ingest, log, export, runtime, shutdown, tracing"
+        refused("[export.default.batch]\nmax_span = 1"),
+        "export.default.batch.max_span is 1 (file a.toml, line 2): unknown key: did you mean \
+         export.default.batch.max_spans? [export.default.batch] has min_spans, max_spans, max_bytes, max_delay"
     );
     assert_eq!(
-        refused("[export.default.batch]\nspans = 1"),
-        "export.default.batch.spans (file a.toml): unknown key: [export.default.batch] has min_spans, max_spans, \
-         max_bytes, max_delay"
+        refused("[export.a]\nendpoint = \"http://a:1\"\nend-point = \"http://a:1\""),
+        "export.a.end-point is a text (file a.toml, line 3): unknown key: did you mean export.a.endpoint? \
+         [export.a] has endpoint, sampling_rate, start, timeout, headers, compression, concurrency, batch, retry"
     );
     assert_eq!(
-        refused("[export.a]\nendpoint = \"http://a:1\"\nurl = 1"),
-        "export.a.url (file a.toml): unknown key: [export.a] has endpoint, sampling_rate, start, timeout, \
-         headers, compression, concurrency, batch, retry"
+        refused("prometheus_addr = \"127.0.0.1:9464\""),
+        "prometheus_addr is a text (file a.toml, line 1): unknown key: did you mean telemetry.prometheus_addr? the \
+         top has telemetry, ingest, log, export, runtime, shutdown, tracing"
     );
 }
 
@@ -150,7 +154,8 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
 fn an_unknown_variable_is_refused_by_its_name() {
     assert_eq!(
         variable_refused("NYX__SHUTDOWN__TIMEOUTS", "1s"),
-        "shutdown.timeouts (variable NYX__SHUTDOWN__TIMEOUTS): unknown key: [shutdown] has timeout, grace"
+        "shutdown.timeouts is set (variable NYX__SHUTDOWN__TIMEOUTS): unknown key: did you mean \
+         NYX__SHUTDOWN__TIMEOUT? [shutdown] has timeout, grace"
     );
     assert_eq!(
         variable_refused("NYX__SHUTDOWN", "1s"),
@@ -169,7 +174,16 @@ fn a_variable_whose_name_is_no_key_is_refused() {
         ("NYX__LOG____DIR", "variable NYX__LOG____DIR: must be named NYX__SECTION__KEY"),
         ("NYX__LOG.DIR", "variable NYX__LOG.DIR: must be named NYX__SECTION__KEY"),
         ("NYX__Log__dir", "variable NYX__Log__dir: must be in capitals: NYX__LOG__DIR"),
-        ("NYX_LOG__DIR", "variable NYX_LOG__DIR: not a key of ours: NYX__LOG__DIR would be"),
+        ("NYX_LOG__DIR", "variable NYX_LOG__DIR: is not read: did you mean NYX__LOG__DIR?"),
+        ("NYX_LOG_DIR", "variable NYX_LOG_DIR: is not read: did you mean NYX__LOG__DIR?"),
+        (
+            "NYX_LOG_MEMORY_MAX_BYTES",
+            "variable NYX_LOG_MEMORY_MAX_BYTES: is not read: did you mean NYX__LOG__MEMORY_MAX_BYTES?",
+        ),
+        (
+            "NYX_EXPORT_EU_WEST_RETRY_MAX",
+            "variable NYX_EXPORT_EU_WEST_RETRY_MAX: is not read: did you mean NYX__EXPORT__EU_WEST__RETRY__MAX?",
+        ),
     ] {
         assert_eq!(variable_refused(name, "x"), problem);
     }
@@ -178,7 +192,13 @@ fn a_variable_whose_name_is_no_key_is_refused() {
 #[test]
 fn variables_that_contradict_each_other_are_refused() {
     let problems = load(&[], &[("NYX__LOG", "x"), ("NYX__LOG__DIR", "y")]).unwrap_err();
-    assert_eq!(problems, ["variable NYX__LOG__DIR: another variable sets a table or key of that name"]);
+    assert_eq!(
+        problems,
+        [
+            "variable NYX__LOG__DIR: another variable sets a table or key of that name",
+            "log is \"x\" (variable NYX__LOG): must be a table",
+        ]
+    );
 }
 
 #[test]
@@ -198,9 +218,9 @@ fn the_default_destination_has_its_place_under_telemetry() {
     assert_eq!(
         problems,
         [
-            "export.default.endpoint (file a.toml): the destination \"default\" has it from \
+            "export.default.endpoint (file a.toml, line 2): the destination \"default\" has it from \
              telemetry.otlp_endpoint: set that",
-            "export.default.sampling_rate (file a.toml): the destination \"default\" has it from \
+            "export.default.sampling_rate (file a.toml, line 3): the destination \"default\" has it from \
              telemetry.otlp_sampling_rate: set that",
         ]
     );
@@ -208,15 +228,17 @@ fn the_default_destination_has_its_place_under_telemetry() {
 
 #[test]
 fn a_further_destination_needs_an_endpoint_and_a_fair_name() {
-    assert_eq!(refused("[export.a]"), "export.a.endpoint must be set");
+    assert_eq!(refused("[export.a]"), "export.a.endpoint must be set (file a.toml, line 1)");
     assert_eq!(
         refused("[export.a]\nendpoint = \"http://a:1\"\nsampling_rate = 2"),
-        "export.a.sampling_rate is 2 (file a.toml): must be a number from 0 to 1"
+        "export.a.sampling_rate is 2 (file a.toml, line 3): must be a number from 0 to 1"
     );
     for name in ["A", "a b", "ä", "x23456789012345678901234567890123"] {
         assert_eq!(
             refused(&format!("[export.\"{name}\"]\nendpoint = \"http://a:1\"")),
-            format!("[export.{name}]: a destination's name must be 1 to 32 characters of a-z, 0-9, _ and -")
+            format!(
+                "[export.{name}] (file a.toml, line 1): a destination's name must be 1 to 32 characters of a-z, 0-9, _ and -"
+            )
         );
     }
 }
@@ -225,19 +247,23 @@ fn a_further_destination_needs_an_endpoint_and_a_fair_name() {
 fn settings_that_contradict_each_other_are_refused() {
     assert_eq!(
         refused("ingest.max_in_flight_bytes = \"1MiB\""),
-        "ingest.max_request_bytes is 67108864: must not be above ingest.max_in_flight_bytes, which is 1048576"
+        "ingest.max_request_bytes is 67108864 (built-in): must not be above ingest.max_in_flight_bytes, which is \
+         \"1MiB\" (file a.toml, line 1)"
     );
     assert_eq!(
         refused("[log]\ndurability = \"memory\"\nmemory_max_bytes = \"1MiB\""),
-        "ingest.max_request_bytes is 67108864: must not be above log.memory_max_bytes, which is 1048576"
+        "ingest.max_request_bytes is 67108864 (built-in): must not be above log.memory_max_bytes, which is \"1MiB\" \
+         (file a.toml, line 3)"
     );
     assert_eq!(
         refused("[log]\nmax_bytes = \"16MiB\"\nsegment_bytes = \"4MiB\""),
-        "ingest.max_request_bytes is 67108864: must not be above log.max_bytes, which is 16777216"
+        "ingest.max_request_bytes is 67108864 (built-in): must not be above log.max_bytes, which is \"16MiB\" (file \
+         a.toml, line 2)"
     );
     assert_eq!(
         refused("[log]\nmax_bytes = \"255MiB\""),
-        "log.segment_bytes is 67108864: must not be above a quarter of log.max_bytes, which is 267386880"
+        "log.segment_bytes is \"64MiB\" (built-in): must not be above a quarter of log.max_bytes, which is \
+         \"255MiB\" (file a.toml, line 2)"
     );
     // What the form in use does not look at contradicts nothing.
     for fine in [
@@ -249,11 +275,13 @@ fn settings_that_contradict_each_other_are_refused() {
     }
     assert_eq!(
         refused("export.default.batch.min_spans = 8193"),
-        "export.default.batch.min_spans is 8193: must not be above export.default.batch.max_spans, which is 8192"
+        "export.default.batch.min_spans is 8193 (file a.toml, line 1): must not be above \
+         export.default.batch.max_spans, which is 8192 (built-in)"
     );
     assert_eq!(
         refused("export.default.retry.max = \"50ms\""),
-        "export.default.retry.initial is 100ms: must not be above export.default.retry.max, which is 50ms"
+        "export.default.retry.initial is \"100ms\" (built-in): must not be above export.default.retry.max, which is \
+         \"50ms\" (file a.toml, line 1)"
     );
 }
 
@@ -271,13 +299,13 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
         ),
         ("{ x = \"hüsh\" }", "x: must have a value of printable ASCII characters (the value is not shown)"),
         ("{ x = \"1\", X = \"2\" }", "x: must be set once"),
-        ("{ x = 1 }", "x (file a.toml): must be a text"),
+        ("{ x = 1 }", "x (file a.toml, line 1): must be a text"),
     ] {
         assert_eq!(refused(&format!("{key} = {headers}")), format!("{key}.{problem}"));
     }
     assert_eq!(
         refused(&format!("{key} = \"x=hush\"")),
-        format!("{key} (file a.toml): must be a table of texts")
+        format!("{key} (file a.toml, line 1): must be a table of texts")
     );
     let many: Vec<String> = (0..65).map(|n| format!("h{n} = \"\"")).collect();
     assert_eq!(
@@ -309,31 +337,49 @@ fn headers_in_a_variable_are_pairs_and_its_value_is_not_repeated() {
 fn a_password_in_a_url_is_not_repeated() {
     assert_eq!(
         refused("telemetry.otlp_endpoint = \"http://me:hush@c:4317\""),
-        "telemetry.otlp_endpoint is (not shown) (file a.toml): must not hold a user name or password: use headers"
+        "telemetry.otlp_endpoint is (not shown) (file a.toml, line 1): must not hold a user name or password: use headers"
     );
 }
 
 #[test]
 fn a_long_value_is_shortened() {
     let problem = refused(&format!("tracing.level = \"{}\"", "é".repeat(200)));
-    assert!(problem.starts_with(&format!("tracing.level is \"{}…\" (file a.toml): must", "é".repeat(100))));
+    assert!(
+        problem
+            .starts_with(&format!("tracing.level is \"{}…\" (file a.toml, line 1): must", "é".repeat(100)))
+    );
 }
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let files =
-        ["[log]\ndurability = \"disk\"\nsize = 1", "[telemetry]\notlp_endpoint = \"c\"\n[net]\na = 1"];
-    let problems = load(&files, &[("NYX__RUNTIME__IO_THREADS", "many")]).unwrap_err();
+    let files = [
+        "[log]\ndurability = \"disk\"\nsize = 1",
+        "[telemetry]\notlp_endpoint = \"c\"\nprometheus_addr = \"127.0.0.1:14317\"\n[net]\na = 1",
+    ];
+    let variables = [
+        ("NYX__RUNTIME__IO_THREADS", "many"),
+        ("NYX_LOG_DIR", "/x"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
+        ("NYX__INGEST__MAX_IN_FLIGHT_BYTES", "1MiB"),
+    ];
+    let problems = load(&files, &variables).unwrap_err();
     assert_eq!(
         problems,
         [
-            "telemetry.otlp_endpoint is \"c\" (file b.toml): must be http://host:port or unix:/path",
-            "log.durability is \"disk\" (file a.toml): must be \"memory\", \"process\" or \"power\"",
-            "log.size (file a.toml): unknown key: [log] has durability, dir, lock_timeout, max_bytes, when_full, \
-             min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",
+            "variable OTEL_BSP_SCHEDULE_DELAY is \"soon\": must be a whole number of milliseconds",
+            "variable NYX_LOG_DIR: is not read: did you mean NYX__LOG__DIR?",
+            "telemetry.otlp_endpoint is \"c\" (file b.toml, line 2): must be http://host:port or unix:/path",
+            "log.durability is \"disk\" (file a.toml, line 2): must be \"memory\", \"process\" or \"power\"",
+            "log.size is 1 (file a.toml, line 3): unknown key: [log] has durability, dir, lock_timeout, max_bytes, \
+             when_full, min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",
             "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
              must be a whole number from 0 to 256",
-            "net (file b.toml): unknown key: the top has telemetry, ingest, log, export, runtime, shutdown, tracing",
+            "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, export, \
+             runtime, shutdown, tracing",
+            "ingest.max_request_bytes is 67108864 (built-in): must not be above ingest.max_in_flight_bytes, which is \
+             \"1MiB\" (variable NYX__INGEST__MAX_IN_FLIGHT_BYTES)",
+            "telemetry.prometheus_addr is \"127.0.0.1:14317\" (file b.toml, line 3): must not be the address of \
+             ingest.grpc.listen, which is \"127.0.0.1:14317\" (built-in)",
         ]
     );
 }
@@ -344,8 +390,8 @@ fn a_file_that_is_not_toml_is_refused_with_the_place_but_not_the_line() {
     assert_eq!(
         problems,
         [
-            "file a.toml: TOML parse error at line 2, column 17: string values must be quoted, expected literal string",
-            "file b.toml: TOML parse error at line 1, column 4: string values must be quoted, expected literal string",
+            "file a.toml, line 2, column 17: is not TOML: string values must be quoted, expected literal string",
+            "file b.toml, line 1, column 4: is not TOML: string values must be quoted, expected literal string",
         ]
     );
 }

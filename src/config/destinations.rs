@@ -1,0 +1,147 @@
+//! The tables `[export.NAME]`.
+
+use std::time::Duration;
+
+use nyx_telemetry::{
+    export::{Backoff, DestinationConfig, Endpoint},
+    log::segments::StartAt,
+};
+
+use super::{
+    kinds::{bytes, duration, endpoint, number, whole, word},
+    pairs,
+    read::{Read, Table, origin_of},
+    section::{Field, Keys, Section, declare, section},
+};
+
+/// The destination that `[telemetry]` describes.
+pub(super) const DEFAULT: &str = "default";
+
+/// The keys that it has from there, and where.
+pub(super) const FROM_TELEMETRY: [(&str, &str); 2] =
+    [("endpoint", "telemetry.otlp_endpoint"), ("sampling_rate", "telemetry.otlp_sampling_rate")];
+
+declare! {
+    /// `[export.NAME]`.
+    struct Destination {
+        /// Where the destination is; must be set, but not for `default`.
+        endpoint: Option<Endpoint> = endpoint().or_unset(),
+        /// The share of traces that it gets; not set means all; not for `default`.
+        sampling_rate: Option<f64> = number(DestinationConfig::SAMPLING_RATE).or_unset(),
+        /// Where it begins if the log does not know it yet: with the next span, or with the first that the log still holds.
+        start: StartAt = word([("end", StartAt::End), ("beginning", StartAt::Beginning)]),
+        /// How long one request may take until its answer.
+        timeout: Duration = duration(DestinationConfig::TIMEOUT),
+        /// Headers of every request; see below.
+        headers: Vec<(String, String)> = pairs::headers(),
+        /// How requests are packed.
+        compression: bool = word([("none", false), ("gzip", true)]),
+        /// Requests in flight at a time.
+        concurrency: usize = whole(DestinationConfig::CONCURRENCY),
+        /// When a batch goes out, and how large it is.
+        batch: Batch = section(),
+        /// When a batch is tried again, and when it is given up.
+        retry: Retry = section(),
+    }
+}
+
+declare! {
+    /// `[export.NAME.batch]`.
+    struct Batch {
+        /// A batch goes out when so many spans wait. Not above `max_spans`.
+        min_spans: u64 = whole(DestinationConfig::BATCH_SPANS),
+        /// Spans in a batch at most.
+        max_spans: u64 = whole(DestinationConfig::BATCH_SPANS),
+        /// Bytes in a batch at most, unless one span is larger.
+        max_bytes: usize = bytes(DestinationConfig::BATCH_BYTES),
+        /// A batch goes out, however small, when its oldest span has waited so long.
+        max_delay: Duration = duration(DestinationConfig::MAX_DELAY),
+    }
+}
+
+declare! {
+    /// `[export.NAME.retry]`.
+    struct Retry {
+        /// The wait before the first retry; it doubles with each failure, with jitter. Not above `max`.
+        initial: Duration = duration(DestinationConfig::BACKOFF),
+        /// The longest wait.
+        max: Duration = duration(DestinationConfig::BACKOFF),
+        /// Retries of a batch before it is given up and becomes a dead letter; not set means never.
+        max_retries: Option<u32> = whole(0..=u32::MAX).or_unset(),
+        /// The time from the first try of a batch until it is given up and becomes a dead letter; not set means never.
+        max_elapsed: Option<Duration> = duration(DestinationConfig::MAX_ELAPSED).or_unset(),
+    }
+}
+
+impl Destination {
+    fn named(self, name: &str) -> DestinationConfig {
+        let Self { start, timeout, headers, compression, concurrency, batch, retry, .. } = self;
+        let endpoint = self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+        DestinationConfig {
+            start,
+            timeout,
+            headers,
+            gzip: compression,
+            sampling_rate: self.sampling_rate.unwrap_or(1.0),
+            min_batch_spans: batch.min_spans,
+            max_batch_spans: batch.max_spans,
+            max_batch_bytes: batch.max_bytes,
+            max_delay: batch.max_delay,
+            concurrency,
+            backoff: Backoff { initial: retry.initial, cap: retry.max, ..Backoff::default() },
+            max_retries: retry.max_retries,
+            max_elapsed: retry.max_elapsed,
+            ..DestinationConfig::new(name, &endpoint)
+        }
+    }
+}
+
+/// All destinations. Where `default` is, and its share, [`super::Config::finish`] has from `[telemetry]`.
+pub(super) struct Destinations;
+
+/// All destinations.
+pub(super) fn destinations() -> Destinations {
+    Destinations
+}
+
+impl Field for Destinations {
+    type Value = Vec<DestinationConfig>;
+
+    fn read(&self, table: &mut Table<'_>, name: &str) -> Read<Self::Value> {
+        let mut export = table.table(name)?;
+        let mut names = export.names();
+        names.retain(|name| name != DEFAULT);
+        names.insert(0, DEFAULT.to_owned());
+        let read: Vec<_> = names.iter().map(|name| destination(&mut export, name)).collect();
+        read.into_iter().collect()
+    }
+
+    fn describe(&self, keys: &mut Keys, name: &str, meaning: &str) {
+        keys.within(name, meaning, |keys| keys.within("NAME", "", Destination::describe));
+    }
+}
+
+fn destination(export: &mut Table<'_>, name: &str) -> Read<DestinationConfig> {
+    let at = export.origin(name);
+    let mut table = export.table(name)?;
+    if let Err(rule) = DestinationConfig::check_name(name) {
+        return Err(table.problems.note(format!("[export.{name}]{at}: a destination's name {rule}")));
+    }
+    let mut place = Ok(());
+    if name == DEFAULT {
+        for (key, elsewhere) in FROM_TELEMETRY {
+            if let Some(value) = table.take(key) {
+                let key = table.key(key);
+                place = Err(table.problems.note(format!(
+                    "{key}{}: the destination \"default\" has it from {elsewhere}: set that",
+                    origin_of(&value)
+                )));
+            }
+        }
+    } else if !table.has("endpoint") {
+        place = Err(table.problems.note(format!("export.{name}.endpoint must be set{at}")));
+    }
+    let destination = Destination::read(table);
+    place?;
+    Ok(destination?.named(name))
+}

@@ -1,0 +1,94 @@
+//! Values as `config show` and the reference show them.
+
+use std::fmt::Write as _;
+
+use config::{Map, Value, ValueKind};
+
+use super::{
+    Loaded,
+    destinations::{DEFAULT, FROM_TELEMETRY},
+    layers::is_text_only,
+    pairs,
+    read::at,
+    section::Key,
+    table,
+};
+
+/// Stands for a secret.
+const REDACTED: &str = "(redacted)";
+
+impl Loaded {
+    /// Every key with its value and, behind a `#`, where that comes from: TOML that means the same configuration, except
+    /// that the values of headers are not shown.
+    pub fn show(&self) -> String {
+        let values = &self.values.0;
+        let mut names: Vec<&str> = table(values, "export")
+            .map(|export| export.keys().map(String::as_str).collect())
+            .unwrap_or_default();
+        names.sort_unstable_by_key(|name| (*name != DEFAULT, *name));
+        let (of_destinations, others): (Vec<Key>, Vec<Key>) =
+            super::keys().keys.into_iter().partition(|key| key.name.contains(".NAME."));
+        let mut shown = String::new();
+        for key in others {
+            line(&mut shown, values, &key.name, &key);
+        }
+        for name in names {
+            for key in &of_destinations {
+                let leaf = key.name.rsplit('.').next().unwrap_or_default();
+                if name != DEFAULT || !FROM_TELEMETRY.iter().any(|(key, _)| *key == leaf) {
+                    line(&mut shown, values, &key.name.replace("NAME", name), key);
+                }
+            }
+        }
+        shown
+    }
+}
+
+fn line(shown: &mut String, values: &Map<String, Value>, name: &str, key: &Key) {
+    // Writing to a text does not fail.
+    let _infallible = match at(values, name) {
+        None => writeln!(shown, "# {name} is not set"),
+        Some(value) => {
+            let secret = name.ends_with(".headers");
+            let origin = value.origin().unwrap_or("several");
+            writeln!(shown, "{name} = {}  # {origin}", written(value, key.bare, secret))
+        }
+    };
+}
+
+/// A value as it would stand in a file.
+pub(super) fn written(value: &Value, bare: bool, secret: bool) -> String {
+    match &value.kind {
+        ValueKind::Table(values) => inline(values.iter().map(|(name, value)| (name.as_str(), value)), secret),
+        // Of the keys only those that hold pairs are bare and can be a text that is no number.
+        ValueKind::String(text) if bare && is_text_only(value) => {
+            let number = text.trim();
+            if number.parse::<f64>().is_ok() || number.parse::<bool>().is_ok() {
+                number.to_owned()
+            } else if let Some(pairs) = pairs::parse(text) {
+                let pairs: Vec<_> = pairs.into_iter().map(|(name, text)| (name, Value::from(text))).collect();
+                inline(pairs.iter().map(|(name, value)| (name.as_str(), value)), secret)
+            } else {
+                quoted(text)
+            }
+        }
+        ValueKind::String(text) => quoted(if secret { REDACTED } else { text }),
+        ValueKind::Float(number) => format!("{number:?}"),
+        ValueKind::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| written(item, bare, secret)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        _ => value.to_string(),
+    }
+}
+
+fn inline<'v>(pairs: impl Iterator<Item = (&'v str, &'v Value)>, secret: bool) -> String {
+    let mut pairs: Vec<_> =
+        pairs.map(|(name, value)| format!("{} = {}", quoted(name), written(value, false, secret))).collect();
+    pairs.sort_unstable();
+    if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) }
+}
+
+fn quoted(text: &str) -> String {
+    ::toml::Value::from(text).to_string()
+}

@@ -1,0 +1,61 @@
+//! What `config show` says.
+
+use super::{load_all, loaded};
+
+#[test]
+fn every_key_is_shown_with_its_value_and_where_it_comes_from() {
+    let all = load_all(
+        &["[telemetry]\nservice_name = \"a\\\"b\"\n[export.archive]\nendpoint = \"http://archive:1\""],
+        &[("NYX__LOG__MAX_BYTES", "1TiB"), ("OTEL_TRACES_SAMPLER", "always_off")],
+        &[("runtime.io_threads", "2")],
+    )
+    .unwrap();
+    let shown = all.show();
+    for line in [
+        "telemetry.service_name = 'a\"b'  # file a.toml, line 2",
+        "telemetry.otlp_sampling_rate = 0  # variable OTEL_TRACES_SAMPLER",
+        "telemetry.prometheus_enabled = true  # built-in",
+        "log.max_bytes = \"1TiB\"  # variable NYX__LOG__MAX_BYTES",
+        "runtime.io_threads = 2  # flag --set runtime.io_threads",
+        "export.default.batch.max_spans = 8192  # built-in",
+        "# export.default.retry.max_retries is not set",
+        "export.archive.endpoint = \"http://archive:1\"  # file a.toml, line 4",
+        "export.archive.timeout = \"10s\"  # built-in",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+    }
+    assert!(!shown.contains("export.default.endpoint"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_means_the_same_configuration() {
+    let variables = [
+        ("NYX__TELEMETRY__SERVICE_NAME", "007"),
+        ("NYX__INGEST__MAX_REQUEST_BYTES", "1MiB"),
+        ("NYX__TELEMETRY__PROMETHEUS_ENABLED", "false"),
+        ("NYX__EXPORT__B__ENDPOINT", "unix:/b"),
+        ("NYX__EXPORT__B__SAMPLING_RATE", "0.5"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "host.name=a \"b\"%2C,x=1"),
+    ];
+    let all = load_all(&[], &variables, &[("log.dir", "true")]).unwrap();
+    assert_eq!(loaded(&[&all.show()], &[]), all.config);
+}
+
+#[test]
+fn no_header_is_shown_wherever_it_comes_from() {
+    let file = "export.default.headers = { authorization = \"Bearer hush\" }";
+    let from_file = load_all(&[file], &[], &[]).unwrap();
+    let line = "export.default.headers = { \"authorization\" = \"(redacted)\" }  # file a.toml, line 1";
+    assert!(from_file.show().contains(line), "{}", from_file.show());
+    for variable in ["NYX__EXPORT__DEFAULT__HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"] {
+        for text in ["authorization=Bearer%20hush", "authorization=17"] {
+            let all = load_all(&[], &[(variable, text)], &[]).unwrap();
+            let line = format!(
+                "export.default.headers = {{ \"authorization\" = \"(redacted)\" }}  # variable {variable}"
+            );
+            assert!(all.show().contains(&line), "{}", all.show());
+        }
+    }
+    let debug = format!("{from_file:?}");
+    assert!(!debug.contains("hush"), "{debug}");
+}
