@@ -8,6 +8,7 @@
 
 pub mod accept;
 mod address;
+pub mod bridge;
 mod codec;
 pub mod collect;
 pub mod export;
@@ -21,5 +22,12 @@ pub mod supervise;
 pub mod telemetry;
 pub mod tree;
 
-pub use accept::{Connection, ConnectionId, Span, SpanBuilder, Status};
+pub use accept::{
+    Connection, ConnectionId, Span, SpanBuilder, Status,
+    seed::{
+        BridgeStats, NyxTelemetryInstrumentation, SpanStatus, StreamTelemetryContext, TelemetryConfig,
+        TelemetrySampler, TelemetrySpan, attribute_names, convert_to_otlp_span, span_names,
+    },
+};
+pub use bridge::{BridgeError, OtlpConfig, OtlpProtocol, TelemetryBridge, TelemetryBridgeConfig};
 pub use telemetry::Telemetry;

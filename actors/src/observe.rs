@@ -16,10 +16,13 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    accept::{ConnectionCounts, Connections, DoorCounts, DoorLedger, DoorReason, Outbox},
+    accept::{
+        ConnectionCounts, Connections, DoorCounts, DoorLedger, DoorReason, Outbox,
+        seed::{BridgeCounts, BridgeStats},
+    },
     export::{DestinationState, DestinationStatus, StatusSnapshot, verdict},
     log::{
-        DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, RejectReason, SpanCounts,
+        DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, Ordinal, RejectReason, SpanCounts,
         SpanLedger, SpanLog,
     },
     measure::{self, RedShared},
@@ -55,11 +58,18 @@ pub struct Observed {
     outboxes: Vec<Arc<Outbox>>,
     destinations: Vec<ObservedDestination>,
     red: Option<Arc<RedShared>>,
+    bridge: OnceLock<Bridge>,
     tree: OnceLock<TreeMonitor>,
     phase: AtomicU8,
     drains_until: OnceLock<Instant>,
     left_out: LeftOut,
     process: ProcessCollector,
+}
+
+/// A bridge whose spans the tree takes, and the log's end before the first of them.
+struct Bridge {
+    counts: Arc<BridgeCounts>,
+    from: Ordinal,
 }
 
 /// Where a tree is in its life.
@@ -109,6 +119,9 @@ pub struct Stats {
     pub actors: Vec<ActorStats>,
     /// Stream connections of each door.
     pub connections: BTreeMap<&'static str, ConnectionCounts>,
+    /// The bridge from a context, in a program that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeStats>,
     /// Whether every account balances at this moment.
     pub balanced: bool,
 }
@@ -189,12 +202,36 @@ impl Observed {
             outboxes,
             destinations,
             red,
+            bridge: OnceLock::new(),
             tree: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             drains_until: OnceLock::new(),
             left_out: LeftOut::default(),
             process: ProcessCollector::for_self(),
         }
+    }
+
+    /// The tree takes the spans of a bridge; before it starts.
+    pub(crate) fn bridged(&self, counts: Arc<BridgeCounts>) {
+        let _bridged_before = self.bridge.set(Bridge { counts, from: self.log.end() });
+    }
+
+    /// What the bridge did whose spans the tree takes. Of a log on disk the exported spans include those that an
+    /// earlier process left.
+    pub fn bridge_stats(&self) -> Option<BridgeStats> {
+        let Bridge { counts, from } = self.bridge.get()?;
+        let mut stats = counts.stats();
+        for destination in self.destinations.iter().map(|destination| self.stats_of(destination)) {
+            let requests = destination.status.requests;
+            let failed = verdict::Kind::ALL.into_iter().filter(|kind| *kind != verdict::Kind::Success);
+            stats.export_errors += failed.map(|kind| requests.get(kind)).sum::<u64>();
+            stats.export_errors += destination.status.connect_failures;
+            stats.spans_exported_otlp += destination.ledger.exported;
+        }
+        if let Some(red) = &self.red {
+            stats.spans_recorded_prometheus = red.position().saturating_sub(*from);
+        }
+        Some(stats)
     }
 
     pub(crate) fn started(&self, tree: TreeMonitor) {
@@ -275,9 +312,11 @@ impl Observed {
             .map(|destination| (destination.status.name().to_owned(), self.stats_of(destination)))
             .collect();
         let actors: Vec<_> = self.records().into_iter().filter(|r| r.kind != ChildKind::Supervisor).collect();
+        let bridge = self.bridge_stats();
         let balanced = spans.balances()
             && door.values().all(DoorCounts::balances)
-            && destinations.values().all(|destination| destination.ledger.balances());
+            && destinations.values().all(|destination| destination.ledger.balances())
+            && bridge.as_ref().is_none_or(|bridge| bridge.context.balances());
         Stats {
             version: VERSION,
             uptime_seconds: self.started_at.elapsed().unwrap_or_default().as_secs(),
@@ -288,6 +327,7 @@ impl Observed {
             log: self.log.stats(),
             actors: actors.into_iter().map(ActorStats::from).collect(),
             connections: self.doors.iter().map(|door| (door.name, door.connections.counts())).collect(),
+            bridge,
             balanced,
         }
     }

@@ -1,7 +1,7 @@
 //! The actor system for a program that has no actix System of its own (level 5 of the library).
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -12,7 +12,10 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::{
-    accept::{AddressError, Connection, ConnectionId, FlushError, ListenAddr, ListenError, Listener},
+    accept::{
+        AddressError, Connection, ConnectionId, FlushError, ListenAddr, ListenError, Listener, SpanSink,
+    },
+    bridge::{OtlpConfig, OtlpConfigError},
     export::{DestinationConfig, DestinationConfigError},
     log::{
         Durability,
@@ -61,6 +64,19 @@ pub struct Builder {
     grpc: Option<String>,
     log_dir: Option<PathBuf>,
     durability: Option<Durability>,
+    more: More,
+}
+
+/// What is added to the tree before it starts.
+#[derive(Default)]
+struct More(Option<Add>);
+
+type Add = Box<dyn FnOnce(&mut Tree) + Send>;
+
+impl fmt::Debug for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("More").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A telemetry system did not start.
@@ -130,11 +146,24 @@ impl Builder {
     /// A destination with default settings: `http://host:port` or `unix:/path`. The first is called
     /// `default`, the second `destination-2`, and so on.
     pub fn destination(self, endpoint: &str) -> Self {
-        let name = match self.config.destinations.len() {
+        let name = self.next_name();
+        self.destination_config(DestinationConfig::new(&name, endpoint))
+    }
+
+    /// A destination with the settings of the design that nyx began with, named as by [`Builder::destination`].
+    ///
+    /// # Errors
+    /// [`OtlpConfigError`] with every setting that is wrong.
+    pub fn otlp(self, otlp: &OtlpConfig) -> Result<Self, OtlpConfigError> {
+        let destination = otlp.destination(&self.next_name())?;
+        Ok(self.destination_config(destination))
+    }
+
+    fn next_name(&self) -> String {
+        match self.config.destinations.len() {
             0 => "default".to_owned(),
             before => format!("destination-{}", before + 1),
-        };
-        self.destination_config(DestinationConfig::new(&name, endpoint))
+        }
     }
 
     /// A destination with these settings.
@@ -170,6 +199,12 @@ impl Builder {
         self
     }
 
+    /// Adds to the tree, on its thread, before it starts.
+    pub(crate) fn more(mut self, add: impl FnOnce(&mut Tree) + Send + 'static) -> Self {
+        self.more = More(Some(Box::new(add)));
+        self
+    }
+
     /// Starts the system on a thread of its own, and returns when all its actors are ready, which takes
     /// milliseconds. A log on disk is opened on the caller's thread, and its last segment read, 64 MiB as a rule; the
     /// folder's lock is not waited for.
@@ -195,10 +230,14 @@ impl Builder {
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let (stop, stopping) = oneshot::channel();
         let (report, stopped) = oneshot::channel();
-        let config = self.config;
+        let (config, more) = (self.config, self.more);
         thread::Builder::new().name("nyx-telemetry".to_owned()).spawn(move || {
             actix_rt::System::new().block_on(async move {
-                let tree = match Tree::define(config).start().await {
+                let mut tree = Tree::define(config);
+                if let Some(add) = more.0 {
+                    add(&mut tree);
+                }
+                let tree = match tree.start().await {
                     Ok(tree) => tree,
                     Err(error) => {
                         let _gone = ready.send(Err(error));
@@ -262,6 +301,11 @@ impl Telemetry {
     /// closed from the start, and what it is told is counted as refused.
     pub fn connection(&self, id: ConnectionId) -> Connection {
         self.in_process.connection(id)
+    }
+
+    /// Where spans go that are encoded already.
+    pub(crate) fn sink(&self) -> SpanSink {
+        self.in_process.sink()
     }
 
     /// Waits until every span that ended before this call is in the log.

@@ -10,7 +10,7 @@
 //! ├── outbox.<n>              OutboxActor, one an io thread
 //! ├── connections             StreamConnection and InProcessConnection, one a connection (dynamic)
 //! ├── acceptor.grpc           Acceptor
-//! └── whatever the program adds, such as its admin pages
+//! └── whatever the program adds, such as its admin pages, or a bridge's actor
 //! ```
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{
     accept::{
         Acceptor, Admission, Buffers, Connection, ConnectionId, ConnectionLimits, Connections, DoorLedger,
         FlushError, GrpcDoor, Http2Settings, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits,
-        Scratches, spread,
+        Scratches, SpanSink, spread,
     },
     collect::SpanCollector,
     export::{DestinationConfig, DestinationStatus, OtlpExportActor},
@@ -403,6 +403,11 @@ impl InProcess {
             connection.close();
         }
         connection
+    }
+
+    /// Where spans go that are encoded already.
+    pub(crate) fn sink(&self) -> SpanSink {
+        SpanSink::new(self.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect())
     }
 
     /// Waits until every span that ended before this call is committed.

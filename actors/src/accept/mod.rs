@@ -11,6 +11,7 @@ mod in_process;
 mod listener;
 mod refusal;
 mod reply;
+pub mod seed;
 mod socket;
 mod status;
 mod stream;
@@ -24,6 +25,7 @@ pub use buffers::Buffers;
 pub use door::{Admitted, Arrival, DoorCounts, DoorLedger, DoorReason, Tally, Unanswered};
 pub use grpc::{GrpcDoor, Scratches};
 pub use http2::Http2Settings;
+pub(crate) use in_process::SpanSink;
 pub use in_process::{
     Connection, ConnectionId, ConnectionLimits, FlushError, InProcessConnection, Outbox, OutboxActor,
     OutboxConfig, Span, SpanBuilder, Status,

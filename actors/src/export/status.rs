@@ -30,6 +30,8 @@ pub struct StatusSnapshot {
     pub last_error: Option<LastError>,
     /// When the destination last acknowledged a request, in seconds since the Unix epoch.
     pub last_success: Option<u64>,
+    /// Failures that were no request's: connections that did not come about, and exporters that began anew.
+    pub connect_failures: u64,
     /// Requests that had to be repeated as they were.
     pub retries: u64,
     /// Requests in flight.
@@ -123,7 +125,10 @@ impl DestinationStatus {
     /// Something failed that was no request.
     pub(super) fn failed(&self, message: &str) {
         let error = LastError { message: super::verdict::cut(message), at: unix_seconds() };
-        self.change(|status| status.last_error = Some(error));
+        self.change(|status| {
+            status.last_error = Some(error);
+            status.connect_failures += 1;
+        });
     }
 
     /// A batch will be sent again.

@@ -8,10 +8,12 @@
 
 mod connection;
 mod outbox;
+mod sink;
 mod span;
 
 pub use connection::{Connection, ConnectionId, ConnectionLimits, InProcessConnection};
 pub use outbox::{FlushError, Outbox, OutboxActor, OutboxConfig};
+pub(crate) use sink::SpanSink;
 pub use span::{Span, SpanBuilder, Status};
 
 #[cfg(test)]

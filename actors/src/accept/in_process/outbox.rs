@@ -146,6 +146,20 @@ impl Outbox {
         }
     }
 
+    /// Takes a finished span if there is room, and says whether it did. What it does not take is not received: its
+    /// maker keeps it.
+    pub(super) fn offer(&self, span: &[u8]) -> bool {
+        {
+            let state = self.state.lock();
+            let bytes = state.counts.pending.bytes.saturating_add(span.len() as u64);
+            if state.closed || bytes > self.max_bytes as u64 {
+                return false;
+            }
+        }
+        self.push(span);
+        true
+    }
+
     /// Counts a span that never came to be.
     pub(super) fn refuse(&self, reason: DoorReason) {
         let mut state = self.state.lock();
