@@ -9,6 +9,7 @@ mod limits;
 pub mod log_folder;
 pub mod logging;
 pub mod run;
+pub mod service_manager;
 
 /// The README's program compiles.
 #[cfg(doctest)]

@@ -11,6 +11,7 @@ use nyx_daemon::{
     demo,
     exit::{self, Failure},
     logging, run,
+    service_manager::ServiceManager,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -40,7 +41,7 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             for notice in notices {
                 tracing::info!("{notice}");
             }
-            run::run(config)
+            run::run(config, &ServiceManager::of(environment))
         }
         Command::Validate(args) => {
             let loaded = load(args, environment)?;

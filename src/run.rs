@@ -26,6 +26,7 @@ use crate::{
     config::{Config, Shutdown},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
     limits, log_folder,
+    service_manager::ServiceManager,
 };
 
 /// Exporters are given a little less than the whole shutdown, so that they can leave in order what they cannot
@@ -37,19 +38,20 @@ const NODE_EXPORTER: u16 = 9100;
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT, and stops it in order: signals, then the log's folder, then the doors,
-/// so that nobody is listened to whose spans could not be kept.
+/// so that nobody is listened to whose spans could not be kept. `manager` is told when all runs, and when it stops.
 ///
 /// # Errors
 /// Those of [`log_folder::open`], [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the
 /// supervisor gave up.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(config: Config, manager: &ServiceManager) -> Result<(), Failure> {
     limits::raise_open_files(config.ingest.max_connections);
     actix_rt::System::new().block_on(async {
         // First: a signal that comes while children start is heard when they run.
         let mut signals = Signals::new()?;
         let Some(log) = log_folder::open(&config, &mut signals).await? else { return Ok(()) };
         let daemon = Daemon::start(&config, log).await?;
-        attend(&daemon.tree, signals, &config.shutdown, daemon.kept_in.as_deref()).await
+        manager.ready();
+        attend(&daemon.tree, signals, &config.shutdown, daemon.kept_in.as_deref(), manager).await
     })
 }
 
@@ -66,13 +68,18 @@ pub async fn attend(
     mut signals: Signals,
     shutdown: &Shutdown,
     kept_in: Option<&Path>,
+    manager: &ServiceManager,
 ) -> Result<(), Failure> {
     let failure = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
+            manager.stopping();
             be_gracious(tree, &mut signals, shutdown).await
         }
-        failure = tree.escalated() => Some(failure),
+        failure = tree.escalated() => {
+            manager.stopping();
+            Some(failure)
+        }
     };
     stop(tree, shutdown.timeout, kept_in, &mut signals).await;
     match failure {

@@ -13,6 +13,7 @@ use actix::{Actor, AsyncContext, Context, Running, WrapFuture};
 use nyx_daemon::{
     config::{Environment, LogFormat, Shutdown, Tracing},
     logging, run,
+    service_manager::ServiceManager,
 };
 use nyx_telemetry::{
     supervise::{Backoff, ChildSpec, Intensity},
@@ -120,7 +121,8 @@ fn a_process_that_ends_in_its_way() {
         tree.child(spec, move || Ok(Difficult(how.clone())));
         let tree = tree.start().await.unwrap();
         tracing::info!("all is up");
-        run::attend(&tree, signals, &Shutdown { timeout, grace: Duration::ZERO }, None).await
+        let shutdown = Shutdown { timeout, grace: Duration::ZERO };
+        run::attend(&tree, signals, &shutdown, None, &ServiceManager::of(&Environment::of_process())).await
     });
     let status = result.map_or_else(
         |failure| {
