@@ -74,8 +74,13 @@ class Daemon:
             **self.settings,
         }
         environment = {f"NYX__{name}": value for name, value in variables.items()}
+        # In a folder without a nyx.toml.
         self.process = start(
-            [os.environ["NYX_DAEMON"], "run"], env=environment, stderr=subprocess.PIPE, text=True
+            [os.environ["NYX_DAEMON"], "run"],
+            env=environment,
+            cwd=self.folder.parent,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stderr, lines), daemon=True).start()

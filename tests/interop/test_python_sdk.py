@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tempfile
 from collections import Counter
 from concurrent import futures
 
@@ -20,6 +21,14 @@ from senders import SECOND, Application, one_of_everything
 
 def exporter(daemon, compression=grpc.Compression.NoCompression, timeout=20):
     return OTLPSpanExporter(f"http://{daemon.door}", insecure=True, compression=compression, timeout=timeout)
+
+
+@pytest.fixture
+def on_a_socket(ending, destination, tmp_path):
+    """A daemon whose door is a socket in the file system. Its path may not be long."""
+    with tempfile.TemporaryDirectory() as folder:
+        door = f"unix:{folder}/otlp.sock"
+        yield ending(Daemon(tmp_path / "log", destination.endpoint, INGEST__GRPC__LISTEN=door))
 
 
 @pytest.fixture
@@ -216,6 +225,25 @@ def test_an_sdk_sends_with_gzip(ending, daemon, destination):
     assert in_order(destination.spans()) == in_order(application.sent())
     # What was counted at the door is what came over the wire.
     assert 0 < stats["door"]["grpc"]["received"]["bytes"] < 50 * 1600 / 4
+
+
+def test_an_sdk_sends_over_a_socket_in_the_file_system(ending, on_a_socket, destination):
+    named = (("grpc.default_authority", "localhost"),)
+    sender = OTLPSpanExporter(on_a_socket.door, insecure=True, channel_options=named, timeout=20)
+    application = ending(Application(sender))
+    traffic(application, 50)
+    application.flush()
+    on_a_socket.settled(50)
+    assert in_order(destination.spans()) == in_order(application.sent())
+
+
+def test_grpcs_core_is_refused_at_a_socket_unless_it_is_told_an_authority(ending, on_a_socket, caplog):
+    # It names the socket's path, escaped, where HTTP/2 has the name of a host. docs/gaps.md says so.
+    application = ending(Application(OTLPSpanExporter(on_a_socket.door, insecure=True, timeout=2)))
+    traffic(application, 1)
+    application.provider.force_flush(30_000)
+    assert application.witness.results == [SpanExportResult.FAILURE]
+    assert "RST_STREAM with error code 1" in caplog.text
 
 
 def test_what_an_sdk_was_told_is_kept_survives_a_kill(ending, tmp_path):
