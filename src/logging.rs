@@ -1,10 +1,15 @@
 //! The daemon's own log lines, on standard error: text on a terminal, JSON otherwise.
 
+mod repeats;
+
 use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
+use self::repeats::Limited;
 use crate::{
     config::{Environment, LogFormat, Tracing},
     exit::{CONFIG, Failure},
@@ -27,20 +32,52 @@ pub fn filter(level: LevelFilter, environment: &Environment) -> Result<EnvFilter
     }
 }
 
+/// The log lines of this process, once they are written.
+pub struct Logging {
+    filter: Reload,
+    lines: Limited,
+    environment: Environment,
+}
+
+/// Puts another filter in the place of the one there is.
+type Reload = reload::Handle<EnvFilter, Registry>;
+
+impl Logging {
+    /// Takes on another level and another limit of repeats. The form of a line stays as it is.
+    ///
+    /// # Errors
+    /// `RUST_LOG` cannot be read.
+    pub fn change(&self, tracing: &Tracing) -> Result<(), Failure> {
+        let filter = filter(tracing.level, &self.environment)?;
+        // It fails only where nobody writes lines any more.
+        let _gone = self.filter.reload(filter);
+        self.lines.set_burst(tracing.burst);
+        Ok(())
+    }
+
+    /// Says at the end what was left out and not yet told.
+    pub fn finish(&self) {
+        self.lines.finish();
+    }
+}
+
 /// Starts to write log lines. Only the first call in a process has an effect.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be read.
-pub fn install(tracing: &Tracing, environment: &Environment) -> Result<(), Failure> {
-    let filter = filter(tracing.level, environment)?;
+pub fn install(tracing: &Tracing, environment: &Environment) -> Result<Logging, Failure> {
+    let (filter, reload) = reload::Layer::new(filter(tracing.level, environment)?);
+    let lines = Limited::default();
+    lines.set_burst(tracing.burst);
     let terminal = io::stderr().is_terminal();
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
-    // A second call means that the program around us writes log lines already: its choice stands.
-    let _installed_before = match (tracing.format, terminal) {
-        (LogFormat::Json, _) | (LogFormat::Auto, false) => lines.json().flatten_event(true).try_init(),
-        (LogFormat::Text, _) | (LogFormat::Auto, true) => lines.try_init(),
+    let layer = fmt::layer().with_writer(lines.clone()).with_ansi(terminal);
+    let layer = match (tracing.format, terminal) {
+        (LogFormat::Json, _) | (LogFormat::Auto, false) => layer.json().flatten_event(true).boxed(),
+        (LogFormat::Text, _) | (LogFormat::Auto, true) => layer.boxed(),
     };
-    Ok(())
+    // A second call means that the program around us writes log lines already: its choice stands.
+    let _installed_before = tracing_subscriber::registry().with(filter).with(layer).try_init();
+    Ok(Logging { filter: reload, lines, environment: environment.clone() })
 }
 
 #[cfg(test)]

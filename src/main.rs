@@ -37,11 +37,13 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
     match command {
         Command::Run(args) => {
             let Loaded { config, notices, .. } = load(args, environment)?;
-            logging::install(&config.tracing, environment)?;
+            let logging = logging::install(&config.tracing, environment)?;
             for notice in notices {
                 tracing::info!("{notice}");
             }
-            run::run(config, &ServiceManager::of(environment))
+            let ended = run::run(config, &ServiceManager::of(environment));
+            logging.finish();
+            ended
         }
         Command::Validate(args) => {
             let loaded = load(args, environment)?;
@@ -57,7 +59,7 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             Ok(())
         }
         Command::Demo(args) => {
-            let tracing = Tracing { level: LevelFilter::WARN, format: LogFormat::Text };
+            let tracing = Tracing { level: LevelFilter::WARN, format: LogFormat::Text, burst: 50 };
             logging::install(&tracing, environment)?;
             demo::demo(&args)
         }

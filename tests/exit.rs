@@ -108,8 +108,13 @@ impl Actor for Difficult {
 #[test]
 fn a_process_that_ends_in_its_way() {
     let Ok(how) = std::env::var(ENDS) else { return };
-    let tracing = Tracing { level: LevelFilter::DEBUG, format: LogFormat::Text };
-    logging::install(&tracing, &Environment::of_process()).unwrap();
+    let tracing = Tracing { level: LevelFilter::DEBUG, format: LogFormat::Text, burst: 50 };
+    let logging = logging::install(&tracing, &Environment::of_process()).unwrap();
+    if how == "repeats" {
+        repeat_itself();
+        logging.finish();
+        std::process::exit(0);
+    }
     let result = actix_rt::System::new().block_on(async {
         let intensity = Intensity { max_restarts: 2, window: Duration::from_secs(60) };
         let mut tree = Tree::define(TreeConfig { intensity, ..TreeConfig::default() });
@@ -132,6 +137,29 @@ fn a_process_that_ends_in_its_way() {
         |()| 0,
     );
     std::process::exit(status);
+}
+
+fn repeat_itself() {
+    for number in 0..200 {
+        tracing::warn!(number, "something is wrong");
+        tracing::info!(target: "other", "something is fine");
+    }
+}
+
+#[test]
+fn a_line_that_repeats_itself_is_cut_off_and_how_often_is_told() {
+    let (status, lines) = Process::that_ends("repeats").end();
+    assert_eq!(status, Some(0), "{lines:?}");
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((count("something is wrong"), count("something is fine")), (50, 50));
+    assert_eq!(count("further lines like the last are left out for up to 10 s"), 2);
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("lines like one before were left out") && line.contains("left_out=150"))
+        .collect();
+    assert_eq!(told.len(), 2, "{lines:#?}");
+    assert!(told.iter().any(|line| line.contains("WARN") && line.contains("place=\"exit:")), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("INFO") && line.contains("place=\"other:")), "{told:?}");
 }
 
 #[test]

@@ -199,6 +199,9 @@ declare! {
         /// The form of a line. `auto`: text on a terminal, JSON otherwise.
         format: LogFormat =
             word([("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        /// Lines that one place in the program may write within 10 s. Further ones are left out, which is said at once, and
+        /// how many they were when the time is over. 0 is no limit.
+        burst: u32 = whole(0..=1_000_000),
     }
 }
 

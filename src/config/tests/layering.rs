@@ -60,7 +60,7 @@ fn without_files_and_variables_everything_has_its_default() {
         export: vec![default_destination()],
         runtime: Runtime { io_threads: 0 },
         shutdown: Shutdown { timeout: Duration::from_secs(30), grace: Duration::from_secs(1) },
-        tracing: Tracing { level: LevelFilter::INFO, format: LogFormat::Auto },
+        tracing: Tracing { level: LevelFilter::INFO, format: LogFormat::Auto, burst: 50 },
     };
     assert_eq!(loaded(&[], &[]), expected);
 }

@@ -95,6 +95,7 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
             "must be \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"".into(),
         ),
         ("tracing.format", "\"xml\"", "must be \"auto\", \"text\" or \"json\"".into()),
+        ("tracing.burst", "-1", whole(0, 1_000_000)),
         ("telemetry", "1", "must be a table".into()),
         ("export.default.batch", "\"large\"", "must be a table".into()),
     ];
