@@ -8,6 +8,7 @@ use clap_complete::Shell;
 const AFTER_HELP: &str = "\
 Without a configuration:
   127.0.0.1:14317        takes spans, OTLP over gRPC         [ingest.grpc.listen]
+  127.0.0.1:14318        takes spans, OTLP over HTTP         [ingest.http.listen]
   http://localhost:4317  gets them, OTLP over gRPC           [telemetry.otlp_endpoint]
   http://127.0.0.1:9100  /metrics for Prometheus, /stats, /health, /livez, /readyz
                                                              [telemetry.prometheus_addr]

@@ -189,6 +189,8 @@ pub struct Daemon {
     pub pages: SocketAddr,
     /// Where the OTLP/gRPC door is.
     pub grpc: Option<ListenAddr>,
+    /// Where the OTLP/HTTP door is.
+    pub http: Option<ListenAddr>,
     /// The folder in which spans outlive the process.
     pub kept_in: Option<PathBuf>,
 }
@@ -202,6 +204,7 @@ impl Daemon {
         let kept_in = (config.log.durability != Durability::Memory).then(|| config.log.dir.clone());
         let tree_config = tree_config(config, log)?;
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
+        let http = tree_config.http.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;
         let cannot_listen = |error| {
             let hint = hint(address, &error);
@@ -220,10 +223,11 @@ impl Daemon {
             .start()
             .await
             .map_err(|error| Failure::new(SOFTWARE, format!("the actor system did not start: {error}")))?;
-        let door = grpc.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
+        let door =
+            |at: &Option<ListenAddr>| at.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
         let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
-        tracing::info!(version = VERSION, grpc = %door, pages = %pages, log, "ready");
-        Ok(Self { tree, pages, grpc, kept_in })
+        tracing::info!(version = VERSION, grpc = door(&grpc), http = door(&http), pages = %pages, log, "ready");
+        Ok(Self { tree, pages, grpc, http, kept_in })
     }
 
     /// Stops in order, without a grace; a signal cuts the rest short.
@@ -242,9 +246,9 @@ fn hint(address: SocketAddr, error: &io::Error) -> &'static str {
 }
 
 fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
-    let bind = |address: &ListenAddr| {
-        Listener::bind(address).map_err(|ListenError { addr, why }| {
-            Failure::new(UNAVAILABLE, format!("cannot listen on {addr} (ingest.grpc.listen): {why}"))
+    let bind = |address: Option<&ListenAddr>, key: &str| {
+        address.map(Listener::bind).transpose().map_err(|ListenError { addr, why }| {
+            Failure::new(UNAVAILABLE, format!("cannot listen on {addr} ({key}): {why}"))
         })
     };
     let drain_timeout = drain_timeout(config);
@@ -267,7 +271,8 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
             ..RequestLimits::default()
         },
         commit_timeout: config.ingest.commit_timeout,
-        grpc: config.ingest.grpc.listen.as_ref().map(bind).transpose()?,
+        grpc: bind(config.ingest.grpc.listen.as_ref(), "ingest.grpc.listen")?,
+        http: bind(config.ingest.http.listen.as_ref(), "ingest.http.listen")?,
         ..TreeConfig::default()
     })
 }

@@ -83,16 +83,32 @@ fn an_address_in_use_exits_69_and_names_its_key() {
     for (key, variables) in [
         (
             "ingest.grpc.listen",
-            [("NYX__INGEST__GRPC__LISTEN", &*taken), ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0")],
+            [
+                ("NYX__INGEST__GRPC__LISTEN", &*taken),
+                ("NYX__INGEST__HTTP__LISTEN", ""),
+                ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
+            ],
+        ),
+        (
+            "ingest.http.listen",
+            [
+                ("NYX__INGEST__GRPC__LISTEN", ""),
+                ("NYX__INGEST__HTTP__LISTEN", &*taken),
+                ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
+            ],
         ),
         (
             "telemetry.prometheus_addr",
-            [("NYX__INGEST__GRPC__LISTEN", ""), ("NYX__TELEMETRY__PROMETHEUS_ADDR", &*taken)],
+            [
+                ("NYX__INGEST__GRPC__LISTEN", ""),
+                ("NYX__INGEST__HTTP__LISTEN", ""),
+                ("NYX__TELEMETRY__PROMETHEUS_ADDR", &*taken),
+            ],
         ),
     ] {
         let expected =
             format!("nyx-daemon: cannot listen on {taken} ({key}): Address already in use (os error 98)\n");
-        let variables = [variables[0], variables[1], ("NYX__LOG__DURABILITY", "memory")];
+        let variables = [variables[0], variables[1], variables[2], ("NYX__LOG__DURABILITY", "memory")];
         assert_eq!(nyx_daemon(&["run"], &variables), (Some(69), String::new(), expected));
     }
 }

@@ -84,6 +84,7 @@ fn a_port_in_use_exits_69_and_names_the_setting() {
     for (variable, setting) in [
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "telemetry.prometheus_addr"),
         ("NYX__INGEST__GRPC__LISTEN", "ingest.grpc.listen"),
+        ("NYX__INGEST__HTTP__LISTEN", "ingest.http.listen"),
     ] {
         let Output { status, stdout, stderr } = command(&["run"], &[(variable, &address)]).output().unwrap();
         let stderr = String::from_utf8(stderr).unwrap();

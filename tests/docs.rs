@@ -301,7 +301,7 @@ fn metrics_page() -> String {
     let results = verdict::Kind::ALL.map(verdict::Kind::label);
     let states = DestinationState::ALL.map(DestinationState::label);
     for (label, of, values) in [
-        ("door", "doors", &["grpc", "in_process"][..]),
+        ("door", "doors", &["grpc", "http", "in_process"][..]),
         ("reason", "`nyx_door_requests_refused_total`, `nyx_door_refused_bytes_total`", &doors),
         ("reason", "`nyx_spans_rejected_total`", &rejects),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),

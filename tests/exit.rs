@@ -44,6 +44,7 @@ impl Process {
         let variables = [
             ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
             ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
+            ("NYX__INGEST__HTTP__LISTEN", "127.0.0.1:0"),
             ("NYX__LOG__DURABILITY", "memory"),
             ("NYX__SHUTDOWN__GRACE", "0s"),
         ];

@@ -51,6 +51,7 @@ async fn daemon(endpoint: &str, more: &[(&str, &str)]) -> Daemon {
         ("NYX__TELEMETRY__OTLP_ENDPOINT", endpoint),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
         ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
+        ("NYX__INGEST__HTTP__LISTEN", "127.0.0.1:0"),
         ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "10ms"),
         ("NYX__LOG__DURABILITY", "memory"),
     ];
@@ -183,9 +184,16 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         assert_eq!((&stats["log"]["end"], &stats["log"]["max_bytes"]), (&json!(60), &json!(256 << 20)));
         let actors: BTreeMap<&str, &Value> =
             stats["actors"].as_array().unwrap().iter().map(|a| (a["name"].as_str().unwrap(), a)).collect();
-        for name in
-            ["metrics", "export.default", "collector", "outbox.0", "connections", "acceptor.grpc", "admin"]
-        {
+        for name in [
+            "metrics",
+            "export.default",
+            "collector",
+            "outbox.0",
+            "connections",
+            "acceptor.grpc",
+            "acceptor.http",
+            "admin",
+        ] {
             let actor = actors.get(name).unwrap_or_else(|| panic!("no {name}"));
             for (field, value) in [("restarts", 0), ("panics", 0), ("inbox_depth", 0)] {
                 assert_eq!(actor[field], value, "{name} {field}");

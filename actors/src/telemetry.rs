@@ -52,6 +52,7 @@ pub struct Telemetry {
     in_process: InProcess,
     observed: Arc<Observed>,
     grpc: Option<ListenAddr>,
+    http: Option<ListenAddr>,
     stop: Option<oneshot::Sender<Duration>>,
     stopped: Option<oneshot::Receiver<ShutdownReport>>,
 }
@@ -62,6 +63,7 @@ pub struct Telemetry {
 pub struct Builder {
     config: TreeConfig,
     grpc: Option<String>,
+    http: Option<String>,
     log_dir: Option<PathBuf>,
     durability: Option<Durability>,
     more: More,
@@ -193,6 +195,12 @@ impl Builder {
         self
     }
 
+    /// Opens an OTLP/HTTP door: `ip:port` or `unix:/path`.
+    pub fn http_door(mut self, address: impl Into<String>) -> Self {
+        self.http = Some(address.into());
+        self
+    }
+
     /// Every other setting.
     pub fn configure(mut self, change: impl FnOnce(&mut TreeConfig)) -> Self {
         change(&mut self.config);
@@ -222,7 +230,12 @@ impl Builder {
             let address: ListenAddr = address.parse()?;
             self.config.grpc = Some(Listener::bind(&address)?);
         }
+        if let Some(address) = self.http {
+            let address: ListenAddr = address.parse()?;
+            self.config.http = Some(Listener::bind(&address)?);
+        }
         let grpc = self.config.grpc.as_ref().map(|listener| listener.addr().clone());
+        let http = self.config.http.as_ref().map(|listener| listener.addr().clone());
         let shares = u32::try_from(self.config.destinations.len()).unwrap_or(u32::MAX).max(1);
         for destination in &mut self.config.destinations {
             destination.drain_timeout = (SHUTDOWN_TIMEOUT - SHUTDOWN_MARGIN) / shares;
@@ -260,7 +273,7 @@ impl Builder {
             });
         })?;
         let (in_process, observed) = started.recv().map_err(|_| StartError::Ended)??;
-        Ok(Telemetry { in_process, observed, grpc, stop: Some(stop), stopped: Some(stopped) })
+        Ok(Telemetry { in_process, observed, grpc, http, stop: Some(stop), stopped: Some(stopped) })
     }
 
     fn open_log(&self) -> Result<Option<OpenLog>, StartError> {
@@ -319,6 +332,11 @@ impl Telemetry {
     /// Where the OTLP/gRPC door is, with the port that the system chose where 0 was asked for.
     pub fn grpc_door(&self) -> Option<&ListenAddr> {
         self.grpc.as_ref()
+    }
+
+    /// Where the OTLP/HTTP door is, likewise.
+    pub fn http_door(&self) -> Option<&ListenAddr> {
+        self.http.as_ref()
     }
 
     /// The ledgers, states and metrics.

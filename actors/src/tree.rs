@@ -10,6 +10,7 @@
 //! ├── outbox.<n>              OutboxActor, one an io thread
 //! ├── connections             StreamConnection and InProcessConnection, one a connection (dynamic)
 //! ├── acceptor.grpc           Acceptor
+//! ├── acceptor.http           Acceptor
 //! └── whatever the program adds, such as its admin pages, or a bridge's actor
 //! ```
 
@@ -28,9 +29,9 @@ use actix_rt::{Arbiter, ArbiterHandle};
 
 use crate::{
     accept::{
-        Acceptor, Admission, Buffers, Connection, ConnectionId, ConnectionLimits, Connections, DoorLedger,
-        FlushError, GrpcDoor, Http2Settings, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits,
-        Scratches, SpanSink, spread,
+        Acceptor, Admission, Connection, ConnectionId, ConnectionLimits, Connections, Door, DoorLedger,
+        FlushError, GrpcDoor, Http1Settings, Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor,
+        OutboxConfig, RequestLimits, Scratches, SpanSink, spread,
     },
     collect::SpanCollector,
     export::{DestinationConfig, DestinationStatus, OtlpExportActor},
@@ -106,6 +107,8 @@ pub struct TreeConfig {
     pub commit_timeout: Duration,
     /// The OTLP/gRPC door.
     pub grpc: Option<Listener>,
+    /// The OTLP/HTTP door.
+    pub http: Option<Listener>,
     /// How often children may fail before the root gives up.
     pub intensity: Intensity,
     /// How long children wait before they are started again.
@@ -129,6 +132,7 @@ impl Default for TreeConfig {
             request_limits: RequestLimits::default(),
             commit_timeout: Duration::from_secs(5),
             grpc: None,
+            http: None,
             intensity: Intensity { max_restarts: 10, window: Duration::from_secs(60) },
             backoff: backoff(),
         }
@@ -244,32 +248,40 @@ impl Tree {
             connections: Arc::clone(&in_process.connections),
         }];
 
-        if let Some(listener) = config.grpc {
+        let intake = Intake {
+            limits: config.request_limits,
+            commit_timeout: config.commit_timeout,
+            admission: Admission::new(config.max_in_flight_bytes),
+            ledger: Arc::default(),
+            spans: Arc::clone(&spans),
+            collector: collector.recipient(),
+            scratches: Arc::new(Scratches::new(bounds)),
+            buffers: Arc::default(),
+        };
+        let mut door = |name: &'static str, listener: Listener, door: fn(Intake) -> Arc<dyn Door>| {
             let ledger = Arc::new(DoorLedger::default());
             let counts = Arc::new(Connections::default());
             doors.push(ObservedDoor {
-                name: "grpc",
+                name,
                 ledger: Some(Arc::clone(&ledger)),
                 connections: Arc::clone(&counts),
             });
-            let door = Arc::new(GrpcDoor {
-                http2: Http2Settings::default(),
-                limits: config.request_limits,
-                commit_timeout: config.commit_timeout,
-                admission: Admission::new(config.max_in_flight_bytes),
-                ledger,
-                spans: Arc::clone(&spans),
-                collector: collector.recipient(),
-                scratches: Scratches::new(bounds),
-                buffers: Buffers::default(),
-            });
+            let door = door(Intake { ledger, ..intake.clone() });
             let arbiters = io.iter().map(Arbiter::handle).collect();
-            let hand_over = spread(door, connections, arbiters, Arc::clone(&counts));
-            supervisor.child(child("acceptor.grpc".to_owned()), move || {
+            let hand_over = spread(door, connections.clone(), arbiters, Arc::clone(&counts));
+            supervisor.child(child(format!("acceptor.{name}")), move || {
                 Acceptor::new(&listener, Arc::clone(&hand_over), Arc::clone(&counts)).map_err(StartError::new)
             });
+        };
+        if let Some(listener) = config.grpc {
+            door("grpc", listener, |intake| Arc::new(GrpcDoor { http2: Http2Settings::default(), intake }));
         }
-
+        if let Some(listener) = config.http {
+            door("http", listener, |intake| {
+                let (http1, http2) = (Http1Settings::default(), Http2Settings::default());
+                Arc::new(HttpDoor { http1, http2, intake })
+            });
+        }
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
         let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red));

@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     destinations::destinations,
-    kinds::{address, bytes, duration, endpoint, flag, listen, number, parsed, path, text, whole, word},
+    kinds::{address, bytes, duration, endpoint, flag, listen, number, path, text, whole, word},
     pairs,
     section::{declare, section},
 };
@@ -109,11 +109,8 @@ declare! {
 declare! {
     /// `[ingest.http]`.
     pub struct HttpDoor {
-        /// The OTLP/HTTP door, which is not part of this version.
-        listen: () = parsed("only `\"\"`", |text| match text {
-            "" => Ok(()),
-            _ => Err("the OTLP/HTTP door is not part of this version: must be empty".to_owned()),
-        }),
+        /// Where the OTLP/HTTP door (`POST /v1/traces`) listens; off where it is empty.
+        listen: Option<ListenAddr> = listen(),
     }
 }
 

@@ -65,6 +65,7 @@ fn configuration(destination: &Destination, folder: &Folder) -> Result<Config, F
         ("NYX__TELEMETRY__SERVICE_NAME", "demo-node"),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
         ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
+        ("NYX__INGEST__HTTP__LISTEN", "127.0.0.1:0"),
     ];
     Config::load(&[], &Environment::new(environment, false)).map_err(unavailable)
 }
@@ -80,6 +81,9 @@ async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Re
     say(format_args!("stats        http://{}/stats", daemon.pages));
     say(format_args!("health       http://{}/health", daemon.pages));
     say(format_args!("OTLP/gRPC    http://{door}"));
+    if let Some(http) = &daemon.http {
+        say(format_args!("OTLP/HTTP    http://{http}/v1/traces"));
+    }
     say(format_args!("destination  http://{}", destination.address));
     say(format_args!(
         "{CONNECTIONS} simulated stream connections, about {} spans/s; Ctrl-C ends it\n",

@@ -132,7 +132,7 @@ impl Settings {
         let (_, endpoint) = &destinations[0];
         let mut text = format!(
             "[telemetry]\notlp_endpoint = \"{endpoint}\"\nprometheus_addr = \"{pages}\"\n\
-             [ingest.grpc]\nlisten = \"{door}\"\n\
+             [ingest.grpc]\nlisten = \"{door}\"\n[ingest.http]\nlisten = \"\"\n\
              [log]\ndurability = \"{durability}\"\ndir = \"{log_dir}\"\n{log}\n\
              [shutdown]\n{shutdown}\n"
         );

@@ -63,6 +63,7 @@ class Daemon:
     def start(self):
         variables = {
             "INGEST__GRPC__LISTEN": "127.0.0.1:0",
+            "INGEST__HTTP__LISTEN": "127.0.0.1:0",
             "TELEMETRY__PROMETHEUS_ADDR": "127.0.0.1:0",
             "TELEMETRY__OTLP_ENDPOINT": self.endpoint,
             "EXPORT__DEFAULT__BATCH__MAX_DELAY": "10ms",

@@ -20,6 +20,7 @@ pub fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
     command.args(args).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0");
     command.env("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0");
+    command.env("NYX__INGEST__HTTP__LISTEN", "127.0.0.1:0");
     // Those that are about the folder and the grace say so.
     command.env("NYX__LOG__DURABILITY", "memory");
     command.env("NYX__SHUTDOWN__GRACE", "0s");

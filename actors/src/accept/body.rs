@@ -1,7 +1,7 @@
-//! A unary gRPC request's body: admitted before it is buffered, and read into one buffer.
+//! A request's body: admitted before it is buffered, and read into one buffer.
 //!
-//! A library would reserve what a message's prefix declares, and unpack, before any service runs. So the
-//! door reads the message itself:
+//! Over HTTP the body is the message. In a unary gRPC call the message stands behind a prefix. A library would
+//! reserve what that declares, and unpack, before any service runs; so the door reads it itself:
 //!
 //! ```text
 //!  0      1               5                5 + length
@@ -24,10 +24,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use super::{
-    Admission, Admitted, Arrival, Buffers, Refusal, Reservation,
-    unpack::{Unpacked, Unpacker},
-};
+use super::{Admission, Admitted, Arrival, Buffers, Refusal, Reservation, pieces::Pieces, unpack::Unpacker};
 
 const PREFIX: usize = 5;
 /// Bytes unpacked in one go before others on the thread get their turn.
@@ -58,12 +55,12 @@ impl Default for RequestLimits {
 /// However steadily a body comes, it holds its reservation no longer than this and the timeout.
 const EARNED_MAX: Duration = Duration::from_secs(600);
 
-/// How a request's message may be packed (`grpc-encoding`).
+/// How a request's message is packed (`grpc-encoding`, `content-encoding`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     /// Not at all.
     Identity,
-    /// With gzip, if its flag says so.
+    /// With gzip; over gRPC, if its flag says so.
     Gzip,
 }
 
@@ -78,6 +75,8 @@ pub(crate) struct AdmittedBody<'a, B> {
     limits: RequestLimits,
     buffers: &'a Buffers,
     pace: Pace,
+    /// The body's end is that of a stream.
+    framed_by_stream: bool,
 }
 
 impl<'a, B> AdmittedBody<'a, B>
@@ -93,15 +92,36 @@ where
         limits: RequestLimits,
         buffers: &'a Buffers,
     ) -> Self {
-        Self { inner, unread: Bytes::new(), arrival, packing, admission, limits, buffers, pace: Pace::new() }
+        let (unread, pace) = (Bytes::new(), Pace::new());
+        Self { inner, unread, arrival, packing, admission, limits, buffers, pace, framed_by_stream: true }
     }
 
-    /// The message, whole and not packed, with the request's charge and its entry in the ledger.
+    /// Over HTTP/1, whose framing itself says where a body ends, and where it breaks off.
+    pub(crate) fn over_http1(mut self) -> Self {
+        self.framed_by_stream = false;
+        self
+    }
+
+    /// A gRPC call's message, whole and not packed, with the request's charge and its entry in the ledger.
     ///
     /// # Errors
     /// The refusal, which the ledger knows of; nothing stays charged.
     pub(crate) async fn message(mut self) -> Result<(Bytes, Admitted), Refusal> {
-        match self.read().await {
+        let read = self.read_message().await;
+        self.admitted(read)
+    }
+
+    /// The whole body as the message, likewise. `declared` is its `content-length`.
+    ///
+    /// # Errors
+    /// As [`AdmittedBody::message`].
+    pub(crate) async fn whole(mut self, declared: Option<u64>) -> Result<(Bytes, Admitted), Refusal> {
+        let read = self.read_whole(declared).await;
+        self.admitted(read)
+    }
+
+    fn admitted(self, read: Result<(Bytes, Reservation), Refusal>) -> Result<(Bytes, Admitted), Refusal> {
+        match read {
             Ok((message, charged)) => Ok((message, Admitted { arrival: self.arrival, charged })),
             Err(refusal) => {
                 self.arrival.refuse(refusal.reason());
@@ -110,9 +130,44 @@ where
         }
     }
 
-    async fn read(&mut self) -> Result<(Bytes, Reservation), Refusal> {
+    fn limit(&self) -> usize {
+        self.limits.max_request_bytes.min(self.admission.limit())
+    }
+
+    async fn read_whole(&mut self, declared: Option<u64>) -> Result<(Bytes, Reservation), Refusal> {
+        let limit = self.limit();
+        let declared = declared.map(|declared| usize::try_from(declared).unwrap_or(usize::MAX));
+        let charged = match declared {
+            Some(bytes) if bytes > limit => return Err(Refusal::TooLarge { bytes, limit }),
+            declared => self.admission.try_reserve(declared.unwrap_or_default())?,
+        };
+        match (self.packing, declared) {
+            (Packing::Identity, Some(declared)) => Ok((self.plain(declared).await?, charged)),
+            (Packing::Identity, None) => {
+                let mut pieces = Pieces::new(charged, limit, |limit| Refusal::GrowsTooLarge { limit });
+                while let Some(data) = self.data().await? {
+                    self.arrival.add_bytes(data.len());
+                    pieces.add(&data)?;
+                }
+                pieces.join(self.buffers)
+            }
+            (Packing::Gzip, _) => {
+                let mut unpacker = Unpacker::new(charged, limit);
+                while let Some(data) = self.data().await? {
+                    self.arrival.add_bytes(data.len());
+                    if self.arrival.bytes() > limit as u64 {
+                        return Err(Refusal::GrowsTooLarge { limit });
+                    }
+                    unpack(&mut unpacker, data).await?;
+                }
+                unpacker.finish(self.buffers)
+            }
+        }
+    }
+
+    async fn read_message(&mut self) -> Result<(Bytes, Reservation), Refusal> {
         let (flag, declared) = self.prefix().await?;
-        let limit = self.limits.max_request_bytes.min(self.admission.limit());
+        let limit = self.limit();
         if declared > limit {
             return Err(Refusal::TooLarge { bytes: declared, limit });
         }
@@ -168,21 +223,11 @@ where
         let mut left = declared;
         while left > 0 {
             let bytes = declared - left;
-            let mut data = self.data().await?.ok_or(Refusal::Truncated { bytes, declared })?;
+            let data = self.data().await?.ok_or(Refusal::Truncated { bytes, declared })?;
             left = self.take(&data, left)?;
-            let mut begin = unpacker.len();
-            while !data.is_empty() {
-                unpacker.step(&mut data)?;
-                if unpacker.len() - begin >= UNPACKED_A_TURN {
-                    tokio::task::yield_now().await;
-                    begin = unpacker.len();
-                }
-            }
+            unpack(&mut unpacker, data).await?;
         }
-        let Unpacked { pieces, len, charged } = unpacker.finish()?;
-        let mut message = self.buffers.take(len);
-        pieces.into_iter().for_each(|piece| message.extend_from_slice(&piece));
-        Ok((message.freeze(), charged))
+        unpacker.finish(self.buffers)
     }
 
     /// Counts what has come of a message of which `left` bytes are to come, and says what is left then.
@@ -214,7 +259,7 @@ where
                     return Poll::Ready(Err(Refusal::Disconnected(error.to_string())));
                 }
                 // A stream that its sender reset can end like one that is complete.
-                Poll::Ready(None) if !self.inner.is_end_stream() => {
+                Poll::Ready(None) if self.framed_by_stream && !self.inner.is_end_stream() => {
                     return Poll::Ready(Err(Refusal::Disconnected("stream was reset".to_owned())));
                 }
                 Poll::Ready(None) => return Poll::Ready(Ok(None)),
@@ -226,6 +271,19 @@ where
             }
         }
     }
+}
+
+/// Unpacks what has come, and lets others on the thread have their turn.
+async fn unpack(unpacker: &mut Unpacker, mut data: Bytes) -> Result<(), Refusal> {
+    let mut begin = unpacker.len();
+    while !data.is_empty() {
+        unpacker.step(&mut data)?;
+        if unpacker.len() - begin >= UNPACKED_A_TURN {
+            tokio::task::yield_now().await;
+            begin = unpacker.len();
+        }
+    }
+    Ok(())
 }
 
 /// How fast a body comes. There is no timer until it makes someone wait.

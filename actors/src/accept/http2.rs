@@ -13,17 +13,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{
     future::LocalBoxFuture,
     stream::{FuturesUnordered, StreamExt as _},
 };
 use http::{Request, Response};
+use http_body::Body;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{DoorReason, Stop, Unanswered, reply::Reply, socket::Socket};
+use super::{
+    DoorReason, Stop, Unanswered,
+    socket::{Greeting, Socket},
+};
 
-/// Settings of the HTTP/2 connections of a door.
+/// Settings of a door's HTTP/2 connections.
 ///
 /// What a connection may hold beyond the bytes in flight is bounded: HTTP/2's windows let a client send
 /// `connection_window` bytes that nobody has read yet, and each open stream holds at most `max_headers`
@@ -80,39 +85,60 @@ impl Http2Settings {
     }
 }
 
-/// Serves a connection to its end. Told to stop, it lets the requests that have begun finish; new ones
-/// are for another connection (GOAWAY).
-///
-/// Dropped before its end, it tells `unanswered` why.
-pub(crate) async fn serve<S>(
-    socket: Socket,
+/// Serves a connection whose client has still to say that it speaks HTTP/2; a client of HTTP/1 is told that this is
+/// no door for it. Otherwise as [`serve`].
+pub(crate) async fn greet_and_serve<S, B>(
+    mut socket: Socket,
     settings: Http2Settings,
     service: S,
     unanswered: Unanswered,
     mut stop: Stop,
 ) where
-    S: Service<Request<Incoming>, Response = Response<Reply>, Error = Infallible> + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
-    let socket = tokio::select! {
+    let greeting = tokio::select! {
         biased;
         _stopped = &mut stop => return,
-        socket = socket.expect_http2(settings.ping_timeout) => socket,
+        greeting = socket.greeting(settings.ping_timeout) => greeting,
     };
-    let socket = match socket {
-        Ok(Some(socket)) => TokioIo::new(socket),
-        Ok(None) => return tracing::debug!("connection closed: its client does not speak http/2"),
-        Err(error) => return tracing::debug!(%error, "connection closed before its first request"),
-    };
+    match greeting {
+        Ok(Greeting::Http2) => serve(socket, settings, service, unanswered, stop).await,
+        Ok(greeting) => {
+            tracing::debug!("connection closed: its client does not speak http/2");
+            if greeting == Greeting::Http1 {
+                socket.refuse_http1().await;
+            }
+        }
+        Err(error) => tracing::debug!(%error, "connection closed before its first request"),
+    }
+}
+
+/// Serves a connection to its end. Told to stop, it lets the requests that have begun finish; new ones
+/// are for another connection (GOAWAY).
+///
+/// Dropped before its end, it tells `unanswered` why.
+pub(crate) async fn serve<S, B>(
+    socket: Socket,
+    settings: Http2Settings,
+    service: S,
+    unanswered: Unanswered,
+    stop: Stop,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
+{
+    let socket = TokioIo::new(socket);
     let begun = NewRequests::default();
     let mut connection = Some(Box::pin(settings.builder(begun.clone()).serve_connection(socket, service)));
     let mut running = FuturesUnordered::new();
     let mut stop = Some(stop);
     // Declared last, so dropped first: it speaks before the requests go.
-    let mut cut_off = CutOff { unanswered, because: Some(DoorReason::Lost) };
+    let mut cut_off = CutOff::new(unanswered);
     poll_fn(|cx| {
         if stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
             stop = None;
-            cut_off.because = Some(DoorReason::ShuttingDown);
+            cut_off.stopping();
             if let Some(connection) = &mut connection {
                 connection.as_mut().graceful_shutdown();
             }
@@ -136,13 +162,30 @@ pub(crate) async fn serve<S>(
         }
     })
     .await;
-    cut_off.because = None;
+    cut_off.over();
 }
 
 /// Why the requests of a connection that is dropped in its midst end unanswered.
-struct CutOff {
+pub(super) struct CutOff {
     unanswered: Unanswered,
     because: Option<DoorReason>,
+}
+
+impl CutOff {
+    /// They are lost, unless it says otherwise.
+    pub(super) fn new(unanswered: Unanswered) -> Self {
+        Self { unanswered, because: Some(DoorReason::Lost) }
+    }
+
+    /// The connection is to come to its end.
+    pub(super) fn stopping(&mut self) {
+        self.because = Some(DoorReason::ShuttingDown);
+    }
+
+    /// The connection has come to its end by itself.
+    pub(super) fn over(mut self) {
+        self.because = None;
+    }
 }
 
 impl Drop for CutOff {

@@ -18,6 +18,12 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// Larger than the limit as it came, without having said so.
+    #[error("message is larger than the limit of {limit} bytes")]
+    GrowsTooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// Larger than the limit once unpacked.
     #[error("message unpacks to more than the limit of {limit} bytes")]
     UnpacksTooLarge {
@@ -62,6 +68,18 @@ pub enum Refusal {
     /// No gRPC.
     #[error("content-type {0:?} is not application/grpc")]
     ContentType(String),
+    /// Over HTTP: no such page.
+    #[error("{0} is not served here: POST /v1/traces is")]
+    NotFound(String),
+    /// Over HTTP: spans are posted.
+    #[error("method {0} is not allowed: POST is")]
+    Method(String),
+    /// Over HTTP: neither of OTLP's encodings.
+    #[error("content-type {0:?} is not application/x-protobuf")]
+    MediaType(String),
+    /// Over HTTP: a compression that is not served.
+    #[error("content-encoding {0:?} is neither identity nor gzip")]
+    ContentEncoding(String),
     /// The body's bytes come too slowly.
     #[error("request's body came too slowly: {bytes} bytes in {waited:?}")]
     SlowBody {
@@ -102,7 +120,9 @@ impl Refusal {
     /// The label under which the door's ledger counts it.
     pub fn reason(&self) -> DoorReason {
         match self {
-            Self::TooLarge { .. } | Self::UnpacksTooLarge { .. } => DoorReason::TooLarge,
+            Self::TooLarge { .. } | Self::GrowsTooLarge { .. } | Self::UnpacksTooLarge { .. } => {
+                DoorReason::TooLarge
+            }
             Self::Admission(_) => DoorReason::Admission,
             Self::NoMessage
             | Self::Truncated { .. }
@@ -112,7 +132,12 @@ impl Refusal {
             | Self::EncodingMissing
             | Self::Gzip(_)
             | Self::Scan(_) => DoorReason::Invalid,
-            Self::Unsupported(_) | Self::ContentType(_) => DoorReason::Unsupported,
+            Self::Unsupported(_)
+            | Self::ContentType(_)
+            | Self::NotFound(_)
+            | Self::Method(_)
+            | Self::MediaType(_)
+            | Self::ContentEncoding(_) => DoorReason::Unsupported,
             Self::SlowBody { .. } => DoorReason::SlowBody,
             Self::Disconnected(_) => DoorReason::Disconnected,
             Self::Commit(CommitError::Disk { .. }) => DoorReason::LogFailed,
@@ -138,6 +163,7 @@ impl Refusal {
             | Self::ShuttingDown
             | Self::Lost => Retry::Yes,
             Self::TooLarge { .. }
+            | Self::GrowsTooLarge { .. }
             | Self::UnpacksTooLarge { .. }
             | Self::NoMessage
             | Self::Truncated { .. }
@@ -149,6 +175,10 @@ impl Refusal {
             | Self::Scan(_)
             | Self::Unsupported(_)
             | Self::ContentType(_)
+            | Self::NotFound(_)
+            | Self::Method(_)
+            | Self::MediaType(_)
+            | Self::ContentEncoding(_)
             | Self::Commit(CommitError::TooLarge { .. }) => Retry::No,
         }
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -18,10 +19,20 @@ use tokio::{
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The answer to a client of HTTP/1.
 const NOT_HTTP1: &str = "this port speaks OTLP over gRPC, which is HTTP/2\n";
-/// What is read of such a client's request before the connection is closed: closed with bytes unread, a
-/// socket takes back the answer.
+/// What is read of such a client's request before the connection is closed.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a client says first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// HTTP/2, by its preface.
+    Http2,
+    /// Something in capitals, as the methods of HTTP/1 are.
+    Http1,
+    /// Something else, or nothing in time.
+    Other,
+}
 
 /// A socket on its way from the acceptor to the thread on which it will live.
 #[derive(Debug)]
@@ -57,7 +68,7 @@ impl Accepted {
                 Stream::Unix(UnixStream::from_std(stream)?)
             }
         };
-        Ok(Socket { replay: &[], stream })
+        Ok(Socket { replay: Bytes::new(), stream })
     }
 }
 
@@ -67,17 +78,16 @@ enum Stream {
     Unix(UnixStream),
 }
 
-/// A socket; what was read of it to see who is there can be read again.
+/// A socket; what was read of it to see who is there is read again.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    replay: &'static [u8],
+    replay: Bytes,
     stream: Stream,
 }
 
 impl Socket {
-    /// Reads the HTTP/2 preface, and lets it be read again. `None` if the client says something else, or
-    /// nothing in time; a client of HTTP/1 is told.
-    pub(crate) async fn expect_http2(mut self, limit: Duration) -> io::Result<Option<Self>> {
+    /// Reads as much as it takes to tell who is there, and lets it be read again.
+    pub(crate) async fn greeting(&mut self, limit: Duration) -> io::Result<Greeting> {
         let mut said = [0; PREFACE.len()];
         let mut read = 0;
         let heard = timeout(limit, async {
@@ -92,36 +102,44 @@ impl Socket {
             }
             io::Result::Ok(true)
         });
-        match heard.await {
-            Ok(Ok(true)) => {
-                self.replay = PREFACE;
-                Ok(Some(self))
-            }
-            Ok(Ok(false)) if said.first().is_some_and(u8::is_ascii_uppercase) => {
-                // Whether the answer arrives is the client's affair.
-                let _late = timeout(LINGER, self.refuse_http1()).await;
-                Ok(None)
-            }
-            Ok(Ok(false)) | Err(_) => Ok(None),
+        let heard = heard.await;
+        self.replay = Bytes::copy_from_slice(said.get(..read).unwrap_or_default());
+        match heard {
+            Ok(Ok(true)) => Ok(Greeting::Http2),
+            Ok(Ok(false)) if said.first().is_some_and(u8::is_ascii_uppercase) => Ok(Greeting::Http1),
+            Ok(Ok(false)) | Err(_) => Ok(Greeting::Other),
             Ok(Err(error)) => Err(error),
         }
     }
 
-    async fn refuse_http1(&mut self) -> io::Result<()> {
+    /// Tells a client of HTTP/1 that it is at the wrong door.
+    pub(crate) async fn refuse_http1(mut self) {
         let answer = format!(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n{NOT_HTTP1}",
             NOT_HTTP1.len()
         );
-        self.write_all(answer.as_bytes()).await?;
-        self.shutdown().await?;
-        let mut unread = [0; 4096];
-        for _ in 0..LINGER_BYTES / unread.len() {
-            if self.read(&mut unread).await? == 0 {
-                break;
+        // Whether the answer arrives is the client's affair.
+        let _late = timeout(LINGER, self.write_all(answer.as_bytes())).await;
+        self.linger(LINGER_BYTES).await;
+    }
+
+    /// Ends what is sent, and reads on for a moment, so many bytes at most: closed with bytes unread, a socket takes
+    /// back the last answer.
+    pub(crate) async fn linger(mut self, bytes_max: usize) {
+        let _late = timeout(LINGER, async {
+            self.shutdown().await?;
+            let mut unread = [0; 4096];
+            let mut read = 0;
+            while read < bytes_max {
+                match self.read(&mut unread).await? {
+                    0 => break,
+                    more => read += more,
+                }
             }
-        }
-        Ok(())
+            io::Result::Ok(())
+        })
+        .await;
     }
 }
 
@@ -142,9 +160,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         if !self.replay.is_empty() && into.remaining() > 0 {
             let now = self.replay.len().min(into.remaining());
-            let (now, later) = self.replay.split_at_checked(now).unwrap_or_default();
-            into.put_slice(now);
-            self.replay = later;
+            into.put_slice(self.replay.get(..now).unwrap_or_default());
+            self.replay.advance(now);
             return Poll::Ready(Ok(()));
         }
         delegate!(self, stream => Pin::new(stream).poll_read(cx, into))

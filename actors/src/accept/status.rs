@@ -10,17 +10,17 @@ use crate::retry_info::{Any, Delay, RetryInfo};
 
 /// When a sender that was refused for want of room may come again: the log frees room as fast as the
 /// destinations take, so there is no better guess.
-const RETRY_AFTER_S: i64 = 1;
+pub(super) const RETRY_AFTER_S: i64 = 1;
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
+pub(super) struct RpcStatus {
     #[prost(int32, tag = "1")]
-    code: i32,
+    pub(super) code: i32,
     #[prost(string, tag = "2")]
-    message: String,
+    pub(super) message: String,
     #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
+    pub(super) details: Vec<Any>,
 }
 
 impl From<Refusal> for Status {
@@ -36,7 +36,7 @@ impl From<Refusal> for Status {
     }
 }
 
-fn code(refusal: &Refusal) -> Code {
+pub(super) fn code(refusal: &Refusal) -> Code {
     match refusal.reason() {
         DoorReason::Admission | DoorReason::TooLarge | DoorReason::LogFull => Code::ResourceExhausted,
         // The gRPC compression rules ask for this one.

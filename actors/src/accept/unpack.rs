@@ -1,61 +1,29 @@
 //! Gzip as it streams in: the packed bytes are let go at once, the unpacked ones are charged before
 //! they are kept.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-};
+use std::io::{self, Write as _};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::write::GzDecoder;
 
-use super::{Refusal, Reservation};
+use super::{Buffers, Refusal, Reservation, pieces::Pieces};
 
-/// Unpacked bytes come in pieces of this size, so that no large buffer ever moves as it grows.
-const PIECE: usize = 64 * 1024;
 /// Packed bytes taken in one step; they unpack to about 1 MiB at the very most.
 const STEP: usize = 1024;
 
 /// Unpacks one message.
-pub(crate) struct Unpacker(GzDecoder<Kept>);
-
-/// What came of it.
-pub(crate) struct Unpacked {
-    /// The message, in pieces.
-    pub(crate) pieces: VecDeque<Bytes>,
-    /// Its length in bytes.
-    pub(crate) len: usize,
-    /// The charge for just that length.
-    pub(crate) charged: Reservation,
-}
-
-struct Kept {
-    pieces: VecDeque<Bytes>,
-    open: BytesMut,
-    len: usize,
-    limit: usize,
-    /// `None` once handed on.
-    charged: Option<Reservation>,
-    /// Set once; from then on nothing is taken.
-    refused: Option<Refusal>,
-}
+pub(crate) struct Unpacker(GzDecoder<Pieces>);
 
 impl Unpacker {
     /// `charged` covers what is declared and is topped up beyond it; `limit` is the largest message.
     pub(crate) fn new(charged: Reservation, limit: usize) -> Self {
-        Self(GzDecoder::new(Kept {
-            pieces: VecDeque::new(),
-            open: BytesMut::new(),
-            len: 0,
-            limit,
-            charged: Some(charged),
-            refused: None,
-        }))
+        let too_large = |limit| Refusal::UnpacksTooLarge { limit };
+        Self(GzDecoder::new(Pieces::new(charged, limit, too_large)))
     }
 
     /// Bytes unpacked so far.
     pub(crate) fn len(&self) -> usize {
-        self.0.get_ref().len
+        self.0.get_ref().len()
     }
 
     /// Takes some of `packed` from its front: a step small enough for a thread that others share.
@@ -69,14 +37,10 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The packed message is complete.
-    pub(crate) fn finish(mut self) -> Result<Unpacked, Refusal> {
+    /// The packed message is complete: it is joined in one buffer, and charged for just its length.
+    pub(crate) fn finish(mut self, buffers: &Buffers) -> Result<(Bytes, Reservation), Refusal> {
         self.0.try_finish().map_err(|error| self.refusal(&error))?;
-        let kept = self.0.get_mut();
-        kept.close_piece();
-        let mut charged = kept.charged.take().ok_or(Refusal::Lost)?;
-        charged.shrink_to(kept.len);
-        Ok(Unpacked { pieces: std::mem::take(&mut kept.pieces), len: kept.len, charged })
+        self.0.get_mut().join(buffers)
     }
 
     fn refusal(&self, error: &io::Error) -> Refusal {
@@ -84,62 +48,7 @@ impl Unpacker {
             io::ErrorKind::UnexpectedEof => "it ends early",
             _ => "it is corrupt",
         };
-        self.0.get_ref().refused.clone().unwrap_or(Refusal::Gzip(text))
-    }
-}
-
-impl Kept {
-    /// Room for `more` bytes under the limit and in the charge, or the refusal.
-    fn make_room(&mut self, more: usize) -> Result<(), Refusal> {
-        let len = self.len.saturating_add(more);
-        if len > self.limit {
-            return Err(Refusal::UnpacksTooLarge { limit: self.limit });
-        }
-        let charged = self.charged.as_mut().ok_or(Refusal::Lost)?;
-        if len > charged.bytes() {
-            let by_the_piece = len.next_multiple_of(PIECE).min(self.limit);
-            charged.grow(by_the_piece - charged.bytes()).map_err(|over| match over {
-                over if by_the_piece > over.limit => Refusal::UnpacksTooLarge { limit: over.limit },
-                over => Refusal::Admission(over),
-            })?;
-        }
-        self.len = len;
-        Ok(())
-    }
-
-    fn close_piece(&mut self) {
-        if !self.open.is_empty() {
-            self.pieces.push_back(std::mem::take(&mut self.open).freeze());
-        }
-    }
-}
-
-impl Write for Kept {
-    fn write(&mut self, unpacked: &[u8]) -> io::Result<usize> {
-        if self.refused.is_none() {
-            self.refused = self.make_room(unpacked.len()).err();
-        }
-        if self.refused.is_some() {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        let mut rest = unpacked;
-        while !rest.is_empty() {
-            if self.open.is_empty() {
-                self.open.reserve(PIECE);
-            }
-            let room = PIECE.saturating_sub(self.open.len());
-            let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-            self.open.extend_from_slice(now);
-            rest = later;
-            if self.open.len() >= PIECE {
-                self.close_piece();
-            }
-        }
-        Ok(unpacked.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.0.get_ref().refused().unwrap_or(Refusal::Gzip(text))
     }
 }
 
@@ -156,24 +65,27 @@ mod tests {
         encoder.finish().unwrap().into()
     }
 
-    fn unpack(mut packed: Bytes, admission: &Admission, limit: usize) -> Result<Unpacked, Refusal> {
+    fn unpack(
+        mut packed: Bytes,
+        admission: &Admission,
+        limit: usize,
+    ) -> Result<(Bytes, Reservation), Refusal> {
         let charged = admission.try_reserve(packed.len()).unwrap();
         let mut unpacker = Unpacker::new(charged, limit);
         while !packed.is_empty() {
             unpacker.step(&mut packed)?;
         }
-        unpacker.finish()
+        unpacker.finish(&Buffers::default())
     }
 
     #[test]
-    fn what_was_packed_comes_back_in_pieces_and_is_charged_to_the_byte() {
+    fn what_was_packed_comes_back_and_is_charged_to_the_byte() {
         let plain: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         let admission = Admission::new(1 << 20);
-        let Ok(unpacked) = unpack(pack(&plain), &admission, 1 << 20) else { panic!("refused") };
-        assert_eq!((unpacked.len, admission.in_flight()), (plain.len(), plain.len()));
-        assert!(unpacked.pieces.iter().all(|piece| piece.len() <= PIECE));
-        assert_eq!(unpacked.pieces.iter().flatten().copied().collect::<Vec<u8>>(), plain);
-        drop(unpacked);
+        let (unpacked, charged) = unpack(pack(&plain), &admission, 1 << 20).unwrap();
+        assert_eq!((charged.bytes(), admission.in_flight()), (plain.len(), plain.len()));
+        assert_eq!(unpacked, plain);
+        drop(charged);
         assert_eq!(admission.in_flight(), 0);
     }
 

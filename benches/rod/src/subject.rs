@@ -86,6 +86,7 @@ pub(crate) fn nyx_environment(
 ) -> Vec<(String, String)> {
     [
         ("NYX__INGEST__GRPC__LISTEN", door.to_string()),
+        ("NYX__INGEST__HTTP__LISTEN", String::new()),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", admin.to_string()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")),
         ("NYX__LOG__DURABILITY", durability.label().to_owned()),

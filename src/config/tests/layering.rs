@@ -43,7 +43,7 @@ fn without_files_and_variables_everything_has_its_default() {
             body_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(5),
             grpc: GrpcDoor { listen: Some("127.0.0.1:14317".parse().unwrap()) },
-            http: HttpDoor { listen: () },
+            http: HttpDoor { listen: Some("127.0.0.1:14318".parse().unwrap()) },
             in_process: InProcess { max_bytes: 8 << 20 },
         },
         log: Log {
@@ -126,6 +126,8 @@ fn an_empty_variable_of_opentelemetry_counts_as_unset() {
 fn an_empty_variable_of_ours_is_a_value() {
     let config = loaded(&[], &[("NYX__INGEST__GRPC__LISTEN", "")]);
     assert_eq!(config.ingest.grpc.listen, None);
+    let config = loaded(&[], &[("NYX__INGEST__HTTP__LISTEN", "")]);
+    assert_eq!(config.ingest.http.listen, None);
 }
 
 #[test]

@@ -47,8 +47,8 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ),
         (
             "ingest.http.listen",
-            "\"127.0.0.1:14318\"",
-            "the OTLP/HTTP door is not part of this version: must be empty".into(),
+            "\"localhost:14318\"",
+            "must be an IP address and port such as 127.0.0.1:14317, or unix:/path; empty is off".into(),
         ),
         ("ingest.in_process.max_bytes", "1", size("65536", "1073741824")),
         ("log.durability", "\"disk\"", "must be \"memory\", \"process\" or \"power\"".into()),

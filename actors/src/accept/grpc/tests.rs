@@ -1,21 +1,19 @@
 use std::{
-    cell::RefCell,
     rc::Rc,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
-use actix_rt::{Arbiter, ArbiterHandle};
-use bytes::{BufMut, BytesMut};
+use actix_rt::Arbiter;
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::{Either, select};
+use http::HeaderMap;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::client::conn::http2 as client_http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient,
-    },
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient,
 };
 use prost::Message as _;
 use tokio::{
@@ -29,95 +27,30 @@ use tonic::{Code, codec::CompressionEncoding, transport::Channel};
 use super::*;
 use crate::{
     accept::{
-        Acceptor, ConnectionCounts, Connections, DoorCounts, DoorReason, HandOver, ListenAddr, Listener,
-        Tally, spread, status::retry_after_s,
+        ConnectionCounts, DoorReason, ListenAddr, Tally,
+        status::retry_after_s,
+        testing::{
+            IN_FLIGHT, KEPT, MAX_REQUEST, PATIENCE, Rig, Setup, large_request, request, settle, until,
+        },
     },
-    log::{CommitError, Committed},
-    supervise::{
-        ChildRecord, ChildSpec, ChildState, DynamicSpec, Intensity, RunningTree, StartError, Strategy,
-        Supervisor,
-    },
+    log::{CommitError, Committed, RejectReason},
+    span::scan,
+    supervise::ChildState,
 };
 
-const MAX_REQUEST: usize = 1 << 20;
-const IN_FLIGHT: usize = 4 << 20;
-/// No test waits for longer; none is meant to wait at all.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A door on a loopback port, with an acceptor and connections as real as they come, and in the collector's
-/// place a channel.
-struct Rig {
-    door: Arc<GrpcDoor>,
-    connections: Arc<Connections>,
-    listener: Listener,
-    tree: RunningTree,
-    batches: RefCell<mpsc::Receiver<SpansCompleted>>,
+fn grpc(intake: Intake) -> Arc<dyn Door> {
+    Arc::new(GrpcDoor { http2: Http2Settings::default(), intake })
 }
 
-struct Setup {
-    listen: ListenAddr,
-    connections_max: usize,
-    arbiters: Vec<ArbiterHandle>,
-    wrap: fn(Arc<GrpcDoor>) -> Arc<dyn Door>,
-    /// Comes first of all with each socket.
-    trap: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            connections_max: 100,
-            arbiters: vec![Arbiter::current()],
-            wrap: |door| door,
-            trap: Arc::new(|| ()),
-        }
+impl Setup {
+    fn grpc() -> Self {
+        Self::new(grpc)
     }
 }
 
 impl Rig {
     async fn new() -> Self {
-        Self::with(Setup::default()).await
-    }
-
-    async fn with(setup: Setup) -> Self {
-        let (collector, batches) = Recipient::channel(1);
-        let door = Arc::new(GrpcDoor {
-            http2: Http2Settings::default(),
-            limits: RequestLimits { max_request_bytes: MAX_REQUEST, ..RequestLimits::default() },
-            commit_timeout: Duration::from_millis(1),
-            admission: Admission::new(IN_FLIGHT),
-            ledger: Arc::default(),
-            spans: Arc::default(),
-            collector,
-            scratches: Scratches::new(Arc::new(Bounds::default())),
-            buffers: Buffers::default(),
-        });
-        let connections = Arc::new(Connections::default());
-        let listener = Listener::bind(&setup.listen).unwrap();
-        let mut root = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
-        let set = root.dynamic(DynamicSpec::new("connections", setup.connections_max));
-        let serving = (setup.wrap)(Arc::clone(&door));
-        let spread = spread(serving, set, setup.arbiters, Arc::clone(&connections));
-        let trap = setup.trap;
-        let hand_over: HandOver = Arc::new(move |socket| {
-            trap();
-            spread(socket);
-        });
-        let (bound, counts) = (listener.clone(), Arc::clone(&connections));
-        root.child(ChildSpec::new("acceptor"), move || {
-            Acceptor::new(&bound, Arc::clone(&hand_over), Arc::clone(&counts)).map_err(StartError::new)
-        });
-        let tree = root.start().await.unwrap();
-        Self { door, connections, listener, tree, batches: RefCell::new(batches) }
-    }
-
-    fn record(&self, name: &str) -> ChildRecord {
-        self.tree.records().into_iter().find(|record| record.name == name).unwrap()
-    }
-
-    fn address(&self) -> String {
-        self.listener.addr().to_string()
+        Self::with(Setup::grpc()).await
     }
 
     async fn channel(&self) -> Channel {
@@ -127,11 +60,6 @@ impl Rig {
 
     async fn client(&self) -> TraceServiceClient<Channel> {
         TraceServiceClient::new(self.channel().await)
-    }
-
-    async fn next_batch(&self) -> SpansCompleted {
-        let batch = std::future::poll_fn(|cx| self.batches.borrow_mut().poll_recv(cx));
-        timeout(PATIENCE, batch).await.expect("a batch in time").unwrap()
     }
 
     /// Sends a request and answers it as the log would.
@@ -170,70 +98,6 @@ impl Rig {
         drop(by_hand.body);
         by_hand.sender.send_request(request).await.unwrap()
     }
-
-    fn counts(&self) -> DoorCounts {
-        let counts = self.door.ledger.counts();
-        assert!(counts.balances(), "{counts:?}");
-        assert!(self.door.spans.counts().balances());
-        counts
-    }
-
-    /// All is over: nothing pending, nothing charged, and just these refusals.
-    fn settled(&self, refusals: &[(DoorReason, u64)]) {
-        let counts = self.counts();
-        let seen: Vec<_> = DoorReason::ALL
-            .iter()
-            .map(|&reason| (reason, counts.refused(reason).requests))
-            .filter(|&(_, requests)| requests > 0)
-            .collect();
-        assert_eq!(seen, refusals);
-        assert_eq!((counts.pending, self.door.admission.in_flight()), (Tally::default(), 0));
-    }
-}
-
-fn settle(batch: SpansCompleted, answer: Result<Committed, CommitError>) -> Bytes {
-    let Append { bytes, pending, reply } = batch.append;
-    match &answer {
-        Ok(_) => pending.accept(),
-        Err(_) => pending.reject(RejectReason::LogFull),
-    }
-    let _sender_gone = reply.send(answer);
-    bytes
-}
-
-const KEPT: Result<Committed, CommitError> = Ok(Committed { first: 0 });
-
-fn request(spans: usize) -> ExportTraceServiceRequest {
-    let span = |n: usize| Span {
-        trace_id: vec![1; 16],
-        span_id: (n as u64 + 1).to_be_bytes().to_vec(),
-        name: format!("span {n}"),
-        start_time_unix_nano: 1,
-        end_time_unix_nano: 2,
-        ..Span::default()
-    };
-    let spans = (0..spans).map(span).collect();
-    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
-    }
-}
-
-/// A valid request of at least so many bytes.
-fn large_request(bytes: usize) -> ExportTraceServiceRequest {
-    let mut request = request(1);
-    request.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(bytes);
-    request
-}
-
-/// Waits until something has become true on this thread.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
 }
 
 type Sent = UnsyncBoxBody<Bytes, Infallible>;
@@ -283,7 +147,7 @@ async fn spans_reach_the_collector_as_they_came_and_the_answer_is_an_empty_succe
     assert_eq!(bytes, request(3).encode_to_vec());
     let encoded = bytes.len() as u64;
     assert_eq!(rig.counts().accepted, Tally { requests: 1, bytes: encoded });
-    assert_eq!((rig.door.spans.counts().scanned, rig.door.spans.counts().accepted), (3, 3));
+    assert_eq!((rig.intake.spans.counts().scanned, rig.intake.spans.counts().accepted), (3, 3));
     rig.settled(&[]);
 }
 
@@ -295,7 +159,7 @@ async fn a_packed_request_is_kept_unpacked_and_counted_as_it_came() {
     let (response, batch) = tokio::join!(client.export(plain.clone()), async {
         let batch = rig.next_batch().await;
         assert_eq!(batch.red.spans(), 500);
-        assert_eq!(rig.door.admission.in_flight(), plain.encoded_len());
+        assert_eq!(rig.intake.admission.in_flight(), plain.encoded_len());
         settle(batch, KEPT)
     });
     response.unwrap();
@@ -310,7 +174,7 @@ async fn what_is_kept_of_a_large_request_is_no_larger_than_what_was_charged() {
     let rig = Rig::new().await;
     let (response, bytes) = rig.export(large_request(900_000), KEPT).await;
     response.unwrap();
-    rig.door.buffers.forget();
+    rig.intake.buffers.forget();
     let capacity = bytes.try_into_mut().unwrap().capacity();
     assert!(capacity <= large_request(900_000).encoded_len() + 5, "{capacity}");
 }
@@ -346,7 +210,7 @@ async fn a_request_over_the_limit_is_refused_for_good_before_and_after_unpacking
 #[actix_rt::test]
 async fn a_request_that_does_not_fit_now_is_told_when_to_come_again() {
     let rig = Rig::new().await;
-    let others = rig.door.admission.try_reserve(IN_FLIGHT - 10).unwrap();
+    let others = rig.intake.admission.try_reserve(IN_FLIGHT - 10).unwrap();
     let status = rig.client().await.export(request(1)).await.unwrap_err();
     let bytes = request(1).encoded_len();
     let text = format!("4194294 of 4194304 bytes are in flight, {bytes} more do not fit");
@@ -463,7 +327,7 @@ async fn each_answer_of_the_log_has_its_status() {
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, large.to_string().as_str()));
     assert_eq!(retry_after_s(&status), None);
     rig.settled(&[(DoorReason::LogFull, 2)]);
-    assert_eq!(rig.door.spans.counts().rejected(RejectReason::LogFull), 4);
+    assert_eq!(rig.intake.spans.counts().rejected(RejectReason::LogFull), 4);
 }
 
 #[actix_rt::test]
@@ -475,7 +339,7 @@ async fn a_batch_that_its_collector_dropped_is_lost_and_its_sender_may_try_again
     let text = "span collector failed with the batch in hand: it was not kept";
     assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
     rig.settled(&[(DoorReason::Lost, 1)]);
-    assert_eq!(rig.door.spans.counts().rejected(RejectReason::Lost), 2);
+    assert_eq!(rig.intake.spans.counts().rejected(RejectReason::Lost), 2);
 }
 
 #[actix_rt::test]
@@ -485,7 +349,7 @@ async fn a_collector_that_takes_nothing_for_too_long_is_overloaded_and_one_that_
     // The inbox holds one batch.
     let blocked = Box::pin(first.export(request(1)));
     let refused = Box::pin(async {
-        until("the inbox is full", || rig.door.collector.depth() == 1).await;
+        until("the inbox is full", || rig.intake.collector.depth() == 1).await;
         second.export(request(1)).await.unwrap_err()
     });
     let Either::Right((status, blocked)) = select(blocked, refused).await else { panic!("not blocked") };
@@ -512,7 +376,7 @@ async fn a_sender_that_resets_in_the_middle_leaves_nothing_charged() {
     let Either::Right(((), sent)) = select(Box::pin(sent), Box::pin(some_came)).await else {
         panic!("answered")
     };
-    assert_eq!(rig.door.admission.in_flight(), message.len());
+    assert_eq!(rig.intake.admission.in_flight(), message.len());
     drop(sent);
     until("the reset is seen", || rig.counts().pending.requests == 0).await;
     rig.settled(&[(DoorReason::Disconnected, 1)]);
@@ -543,7 +407,7 @@ async fn a_batch_in_the_collectors_hands_is_kept_and_charged_though_its_sender_g
         batch
     };
     until("the connection is gone", || rig.connections.counts().open == 0).await;
-    assert_eq!((rig.door.admission.in_flight(), rig.counts().pending.requests), (message.len(), 1));
+    assert_eq!((rig.intake.admission.in_flight(), rig.counts().pending.requests), (message.len(), 1));
     settle(batch, KEPT);
     assert_eq!(rig.counts().accepted, Tally { requests: 1, bytes: message.len() as u64 });
     rig.settled(&[]);
@@ -584,7 +448,7 @@ async fn a_request_that_outlasts_the_stop_is_cut_off_and_counted_so() {
 
 #[actix_rt::test]
 async fn one_connection_too_many_is_closed_and_counted() {
-    let rig = Rig::with(Setup { connections_max: 1, ..Setup::default() }).await;
+    let rig = Rig::with(Setup { connections_max: 1, ..Setup::grpc() }).await;
     let mut first = rig.client().await;
     let mut second = TcpStream::connect(rig.address()).await.unwrap();
     assert_eq!(timeout(PATIENCE, second.read(&mut [0; 10])).await.unwrap().unwrap(), 0);
@@ -598,7 +462,7 @@ async fn a_restarted_acceptor_serves_those_who_came_meanwhile() {
     let fuse = Arc::new(AtomicBool::new(true));
     let burn = Arc::clone(&fuse);
     let trap = Arc::new(move || assert!(!burn.swap(false, Ordering::Relaxed), "as the test wants"));
-    let rig = Rig::with(Setup { trap, ..Setup::default() }).await;
+    let rig = Rig::with(Setup { trap, ..Setup::grpc() }).await;
     let _victim = TcpStream::connect(rig.address()).await.unwrap();
     until("it panics", || rig.record("acceptor").panics == 1).await;
     assert_ne!(rig.record("acceptor").state, ChildState::Running);
@@ -610,7 +474,7 @@ async fn a_restarted_acceptor_serves_those_who_came_meanwhile() {
 async fn connections_live_on_the_arbiters_in_turn() {
     let arbiters = [Arbiter::new(), Arbiter::new()];
     let handles = arbiters.iter().map(Arbiter::handle).collect();
-    let rig = Rig::with(Setup { arbiters: handles, ..Setup::default() }).await;
+    let rig = Rig::with(Setup { arbiters: handles, ..Setup::grpc() }).await;
     let (mut first, mut second) = (rig.client().await, rig.client().await);
     for client in [&mut first, &mut second] {
         let (kept, ()) =
@@ -663,7 +527,7 @@ async fn a_client_that_says_nothing_is_let_go() {
 #[actix_rt::test]
 async fn a_unix_socket_serves_the_same() {
     let path = std::env::temp_dir().join(format!("nyx-door-{}.sock", std::process::id()));
-    let rig = Rig::with(Setup { listen: ListenAddr::Unix(path.clone()), ..Setup::default() }).await;
+    let rig = Rig::with(Setup { listen: ListenAddr::Unix(path.clone()), ..Setup::grpc() }).await;
     let by_hand = ByHand::new(tokio::net::UnixStream::connect(&path).await.unwrap()).await;
     let ByHand { body, mut sender, request: sent } = by_hand;
     body.send(framed(&request(2).encode_to_vec())).unwrap();
@@ -706,13 +570,17 @@ impl Door for Brittle {
         let unanswered = Unanswered::default();
         let service = BrittleService(Rc::new(GrpcService::new(Arc::clone(&self.0), unanswered.clone())));
         let socket = socket.into_socket().unwrap();
-        Box::pin(http2::serve(socket, self.0.http2, service, unanswered, stop))
+        Box::pin(http2::greet_and_serve(socket, self.0.http2, service, unanswered, stop))
     }
 }
 
 #[actix_rt::test]
 async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
-    let rig = Rig::with(Setup { wrap: |door| Arc::new(Brittle(door)), ..Setup::default() }).await;
+    let rig = Rig::with(Setup {
+        door: |intake| Arc::new(Brittle(Arc::new(GrpcDoor { http2: Http2Settings::default(), intake }))),
+        ..Setup::grpc()
+    })
+    .await;
     let (mut healthy, mut doomed) = (rig.client().await, rig.client().await);
     let mut panicking = doomed.clone();
     let mut poison = tonic::Request::new(request(1));
@@ -730,6 +598,6 @@ async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
     let (kept, ()) =
         tokio::join!(healthy.export(request(1)), async { drop(settle(rig.next_batch().await, KEPT)) });
     kept.unwrap();
-    assert_eq!((rig.counts().accepted.requests, rig.door.spans.counts().accepted), (2, 3));
+    assert_eq!((rig.counts().accepted.requests, rig.intake.spans.counts().accepted), (2, 3));
     rig.settled(&[]);
 }

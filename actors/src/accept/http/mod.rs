@@ -1,0 +1,160 @@
+//! OTLP/HTTP: `POST /v1/traces`, over HTTP/1.1 and HTTP/2.
+//!
+//! What a request passes, in this order: [its head](Head::of), [its body](super::body), the scan, the collector. Each
+//! can refuse it; its entry in the door's ledger goes along.
+
+mod answer;
+
+use std::{cell::Cell, convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use http::{
+    HeaderMap, Method, Request, Response, Version,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use self::answer::Encoding;
+use super::{
+    Accepted, Arrival, Door, Http1Settings, Http2Settings, Intake, Refusal, Stop, Unanswered,
+    body::Packing,
+    echo, header, http1, http2,
+    socket::{Greeting, Socket},
+};
+
+const TRACES: &str = "/v1/traces";
+
+/// What the connections of an HTTP door share.
+#[derive(Debug)]
+pub struct HttpDoor {
+    /// Settings of its HTTP/1 connections.
+    pub http1: Http1Settings,
+    /// Settings of its HTTP/2 connections.
+    pub http2: Http2Settings,
+    /// What it shares with other doors.
+    pub intake: Intake,
+}
+
+impl Door for HttpDoor {
+    fn serve(self: Arc<Self>, socket: Accepted, stop: Stop) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            match socket.into_socket() {
+                Ok(socket) => self.connection(socket, stop).await,
+                Err(error) => tracing::debug!(%error, "connection closed before it was set up"),
+            }
+        })
+    }
+}
+
+impl HttpDoor {
+    async fn connection(self: Arc<Self>, mut socket: Socket, mut stop: Stop) {
+        let greeting = tokio::select! {
+            biased;
+            _stopped = &mut stop => return,
+            greeting = socket.greeting(self.http1.head_timeout) => greeting,
+        };
+        let (http1, http2, unanswered) = (self.http1, self.http2, Unanswered::default());
+        let (unread, bytes_max) = (Rc::new(Cell::new(false)), self.intake.limits.max_request_bytes);
+        let service = HttpService { door: self, unanswered: unanswered.clone(), unread: Rc::clone(&unread) };
+        match greeting {
+            Ok(Greeting::Http2) => http2::serve(socket, http2, service, unanswered, stop).await,
+            Ok(Greeting::Http1) => {
+                http1::serve(socket, http1, service, unanswered, (unread, bytes_max), stop).await;
+            }
+            Ok(Greeting::Other) => tracing::debug!("connection closed: its client does not speak http"),
+            Err(error) => tracing::debug!(%error, "connection closed before its first request"),
+        }
+    }
+}
+
+/// An HTTP door as one connection sees it.
+#[derive(Debug, Clone)]
+struct HttpService {
+    door: Arc<HttpDoor>,
+    unanswered: Unanswered,
+    /// Set where a request is answered before it was read.
+    unread: Rc<Cell<bool>>,
+}
+
+/// What a request's head says of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    packing: Packing,
+}
+
+impl Head {
+    fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
+        let path = request.uri().path();
+        if path != TRACES {
+            return Err(Refusal::NotFound(echo(path).to_owned()));
+        }
+        if request.method() != Method::POST {
+            return Err(Refusal::Method(echo(request.method().as_str()).to_owned()));
+        }
+        let headers = request.headers();
+        if Encoding::of(headers) != Some(Encoding::Protobuf) {
+            return Err(Refusal::MediaType(echo(header(headers, CONTENT_TYPE.as_str())).to_owned()));
+        }
+        Ok(Self { packing: packing(headers)? })
+    }
+}
+
+fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
+    let several = headers.get_all(CONTENT_ENCODING).iter().nth(1).is_some();
+    match header(headers, CONTENT_ENCODING.as_str()).trim() {
+        "" => Ok(Packing::Identity),
+        other if several => Err(Refusal::ContentEncoding(format!("{}, …", echo(other)))),
+        one if one.eq_ignore_ascii_case("identity") => Ok(Packing::Identity),
+        one if one.eq_ignore_ascii_case("gzip") || one.eq_ignore_ascii_case("x-gzip") => Ok(Packing::Gzip),
+        other => Err(Refusal::ContentEncoding(echo(other).to_owned())),
+    }
+}
+
+impl HttpService {
+    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let arrival = self.door.intake.ledger.received(&self.unanswered);
+        let encoding = Encoding::of(request.headers());
+        let taken = match Head::of(&request) {
+            Ok(head) => self.take(request, head, arrival).await,
+            Err(refusal) => {
+                arrival.refuse(refusal.reason());
+                Err(refusal)
+            }
+        };
+        match taken {
+            Ok(()) => answer::success(encoding),
+            Err(refusal) => {
+                self.unread.set(true);
+                answer::refused(&refusal, encoding)
+            }
+        }
+    }
+
+    async fn take(&self, request: Request<Incoming>, head: Head, arrival: Arrival) -> Result<(), Refusal> {
+        let intake = &self.door.intake;
+        let is_http1 = request.version() < Version::HTTP_2;
+        let body = request.into_body();
+        let declared = body.size_hint().exact();
+        let body = intake.body(body, arrival, head.packing);
+        let body = if is_http1 { body.over_http1() } else { body };
+        let (message, admitted) = body.whole(declared).await?;
+        intake.take(message, admitted).await
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for HttpService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
