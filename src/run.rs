@@ -259,6 +259,7 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
         resource: config.telemetry.resource.clone(),
         destinations: config.export.iter().map(drained).collect(),
         measure: config.telemetry.prometheus_enabled,
+        red: config.metrics.red(),
         log,
         checkpoint_interval: config.log.checkpoint_interval,
         io_threads: config.runtime.io_threads,

@@ -142,8 +142,8 @@ fn every_configuration_key_that_a_document_names_exists() {
                 _ => continue,
             };
             // Examples of a misspelt key, of a pattern, of a child's name, of a file.
-            let example =
-                ["shutdown.timeouts", "section.key", "log.size", "log.reader"].contains(&key.as_str());
+            let example = ["shutdown.timeouts", "section.key", "log.size", "log.reader", "metrics.offenders"]
+                .contains(&key.as_str());
             let file = [".rs", ".md", ".toml"].iter().any(|suffix| key.ends_with(suffix));
             if !example && !file && !known(&key) {
                 unknown.push(format!("{}: {word}", path.display()));
@@ -250,7 +250,8 @@ fn the_reference_names_all_that_is_a_nodes() {
 const METRICS_HEAD: &str = "\
 # Metrics
 
-Generated from the declarations in `actors/src/metrics.rs`; a test compares.
+Generated from the declarations in `actors/src/metrics.rs` by `NYX_GOLDEN=write cargo test --test docs`; without the variable that test
+compares.
 
 `GET /metrics` answers in the Prometheus text format 0.0.4, or in OpenMetrics 1.0 to a scraper that names
 `application/openmetrics-text` in its `Accept` header and does not prefer the other. In OpenMetrics the family of a counter has no
@@ -258,11 +259,32 @@ Generated from the declarations in `actors/src/metrics.rs`; a test compares.
 All metrics are kept outside the actors that move them, so the page is whole while an actor is down.
 
 The labels of the span metrics follow the spanmetrics connector of the OpenTelemetry collector: `span_kind` is `SPAN_KIND_SERVER` and so on,
-`status_code` is `STATUS_CODE_UNSET`, `STATUS_CODE_OK` or `STATUS_CODE_ERROR`. A label's text is cut at 256 bytes. Beyond
-`nyx_measure_max_series` series further spans are counted in one series, whose only label is `otel_metric_overflow=\"true\"`.
+`status_code` is `STATUS_CODE_UNSET`, `STATUS_CODE_OK` or `STATUS_CODE_ERROR`. Each attribute of `metrics.dimensions` is one label more.
+A label's text is cut at 256 bytes, at the end of a character; `nyx_measure_cut_values_total` counts how often.
 
 | metric | type | unit | labels | meaning |
 |---|---|---|---|---|
+";
+
+const METRICS_CAP: &str = "
+## The cap
+
+`metrics.max_series` bounds the series of the span metrics (a series here is one set of labels: it has a counter, a histogram, and its
+part of the errors). Nine places in ten are for series of spans' own, one in ten for series that stand for many.
+
+- A series that is there goes on, whatever happens. Nothing is merged into another series.
+- A service may have eight times as many series as there are places free: alone it comes to nine tenths of them, and one that puts ids into its span names
+  leaves room for the others.
+- Beyond its share the label with most distinct values in that service's series is folded: its span name, or a dimension. A new value of it is counted in a
+  series whose value is `__other__`, with the label `otel_metric_overflow=\"true\"`, which begins at 0. Values that were there before keep getting series (up to 32 times the
+  places that are free), and no other service notices.
+- Where a series that stands for many finds no place either, all of the span's labels that can be folded are, and after that it is counted in one overflow
+  series, whose only label is `otel_metric_overflow=\"true\"` and which needs no place. So are the spans of new services when there are none free, or when there are already half as
+  many services as there are places.
+
+`/stats` shows under `metrics.offenders` which label of which service is folded, about how many values it had (within a fifth or so), and how many spans its folded series hold.
+What is folded, and what is not, follows from the order of spans in the log alone, so that it is the same after a restart.
+With `metrics.expire_after` series that go make room, and their services are folded anew when they need it.
 ";
 
 const METRICS_PROCESS: &str = "
@@ -313,6 +335,7 @@ fn metrics_page() -> String {
         writeln!(page, "| `{label}` | {of} | {} |", listed(values)).unwrap();
     }
     page.push_str("\n`destination` is the name of an `[export.NAME]` table, `actor` the name of a child in the supervisor tree.\n");
+    page.push_str(METRICS_CAP);
     page
 }
 

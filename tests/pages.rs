@@ -178,6 +178,9 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         assert!(destination["last_error"]["message"].is_string(), "{destination}");
         assert!(destination["last_error"]["at"].is_u64() && destination["last_success"].is_u64());
 
+        let metrics = ["folded_spans", "max_series", "offenders", "position", "series", "services"];
+        assert_eq!(keys(&stats["metrics"]), metrics);
+        assert_eq!((&stats["metrics"]["services"], &stats["metrics"]["offenders"]), (&json!(2), &json!([])));
         let log = ["bytes", "dead_letters", "durability", "end", "max_bytes", "records", "start"];
         assert_eq!(keys(&stats["log"]), log);
         assert_eq!(stats["log"]["durability"], "memory");
@@ -276,6 +279,9 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_measure_position_ordinal", &[], By("a span ends and waits")),
     ("nyx_measure_series", &[], By("a span ends and waits")),
     ("nyx_measure_max_series", &[], Is(2_000.0)),
+    ("nyx_measure_folded_spans_total", &[], By("a batch has more names than a message may")),
+    ("nyx_measure_cut_values_total", &[], By("a batch has more names than a message may")),
+    ("nyx_measure_expired_series_total", &[], Elsewhere("actors/src/measure/state/tests.rs")),
     ("nyx_measure_caught_up_spans_total", &[], By("a batch has more names than a message may")),
     ("nyx_measure_unmeasured_spans_total", &[], Elsewhere("actors/src/measure/tests.rs")),
     ("nyx_measure_checkpoints_total", &[], Elsewhere("actors/src/measure/tests/restarts.rs")),
@@ -547,6 +553,7 @@ fn every_family_moves_when_it_should() {
         for (number, span) in strange.resource_spans[0].scope_spans[0].spans.iter_mut().enumerate() {
             span.name = format!("strange {number}");
         }
+        strange.resource_spans[0].scope_spans[0].spans[0].name = "long ".repeat(100);
         sender.export(strange).await.unwrap();
         nyx.settled().await;
         story.step("a batch has more names than a message may");

@@ -93,7 +93,7 @@ fn span_metrics_go_on_after_an_orderly_end() {
         restored(&nyx).await;
         assert_eq!(page(&nyx), before, "beginnings included");
         assert_eq!(
-            nyx.tree.observed().red().unwrap().snapshot().caught_up,
+            nyx.tree.observed().red().unwrap().snapshot().totals.caught_up,
             0,
             "the last checkpoint had it all"
         );
@@ -119,7 +119,7 @@ fn span_metrics_are_caught_up_after_a_sudden_end() {
         restored(&nyx).await;
         assert_eq!(page(&nyx), before, "beginnings included");
         let snapshot = nyx.tree.observed().red().unwrap().snapshot();
-        assert_eq!((snapshot.caught_up, snapshot.position), (50, 50));
+        assert_eq!((snapshot.totals.caught_up, snapshot.position), (50, 50));
         until("the next checkpoint", || nyx.tree.observed().red().unwrap().snapshot().checkpoints > 1).await;
         assert_eq!(nyx.health(), "ok");
         nyx.stop().await;

@@ -16,7 +16,7 @@ use std::{
 
 use nyx_telemetry::{
     measure::{RedScratch, RedShared},
-    span::{SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
 const SPANS: usize = 512;
@@ -43,12 +43,13 @@ fn span((i, name): (usize, &String)) -> SpanView<'_> {
         end_unix_nano: start_unix_nano + (i as u64 * 7_919 % 300) * 100_000,
         trace_id: TraceId::from_int(1),
         span_id: SpanId::from_int(1),
+        bytes: SpanBytes::default(),
     }
 }
 
 fn run(spans: &[SpanView<'_>], batches: usize) -> Duration {
     let red = RedShared::default();
-    let mut scratch = RedScratch::new(Arc::clone(red.bounds()));
+    let mut scratch = RedScratch::new(Arc::clone(red.settings()));
     let start = Instant::now();
     for _ in 0..batches {
         for span in spans {

@@ -105,7 +105,8 @@ macro_rules! families {
 }
 
 families! {
-    // RED. The series beyond the cap are one: it has only the label otel_metric_overflow.
+    // RED, with a label more for each configured dimension. A series that stands for many has the label
+    // otel_metric_overflow, and the last resort of them has no other.
     SPAN_COUNT: Counter = "nyx_span_count_total"
         ["service_name", "span_name", "span_kind", "status_code", "otel_metric_overflow"]
         "Spans that the log took, before sampling.";
@@ -121,7 +122,13 @@ families! {
     MEASURE_SERIES: Gauge = "nyx_measure_series" []
         "Series of span metrics, without the overflow series.";
     MEASURE_MAX_SERIES: Gauge = "nyx_measure_max_series" []
-        "Series of span metrics at most; what needs one more is counted in the overflow series.";
+        "Series of span metrics at most, without the overflow series.";
+    MEASURE_FOLDED: Counter = "nyx_measure_folded_spans_total" []
+        "Spans counted in a series that stands for many, because there was no room for one of their own.";
+    MEASURE_CUT: Counter = "nyx_measure_cut_values_total" []
+        "Values of labels of span metrics that were cut at 256 bytes.";
+    MEASURE_EXPIRED: Counter = "nyx_measure_expired_series_total" []
+        "Series of span metrics that were removed because nothing was counted in them for metrics.expire_after.";
     MEASURE_CAUGHT_UP: Counter = "nyx_measure_caught_up_spans_total" []
         "Spans that were counted by reading the log, because the message about them was lost or went to an earlier process.";
     MEASURE_UNMEASURED: Counter = "nyx_measure_unmeasured_spans_total" ["reason"]

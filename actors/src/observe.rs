@@ -25,7 +25,7 @@ use crate::{
         DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, Ordinal, RejectReason, SpanCounts,
         SpanLedger, SpanLog,
     },
-    measure::{self, RedShared},
+    measure::{self, RedShared, RedStats},
     metrics::{self, LeftOut, Page, PageFamily},
     supervise::{ChildKind, ChildRecord, ChildState, Failure, TreeMonitor},
 };
@@ -115,6 +115,8 @@ pub struct Stats {
     pub destinations: BTreeMap<String, DestinationStats>,
     /// What the log holds.
     pub log: LogStats,
+    /// The RED metrics, where they are kept.
+    pub metrics: Option<RedStats>,
     /// Each actor's record.
     pub actors: Vec<ActorStats>,
     /// Stream connections of each door.
@@ -325,6 +327,7 @@ impl Observed {
             spans,
             destinations,
             log: self.log.stats(),
+            metrics: self.red.as_ref().map(|red| red.stats()),
             actors: actors.into_iter().map(ActorStats::from).collect(),
             connections: self.doors.iter().map(|door| (door.name, door.connections.counts())).collect(),
             bridge,

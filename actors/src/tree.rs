@@ -39,10 +39,7 @@ use crate::{
         DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog,
         segments::{OpenLog, SegmentLog},
     },
-    measure::{
-        Bounds, CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedShared, SERIES_MAX_DEFAULT,
-        STOP_MAX,
-    },
+    measure::{CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedSettings, RedShared, STOP_MAX},
     observe::{Observed, ObservedDestination, ObservedDoor},
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
@@ -87,6 +84,8 @@ pub struct TreeConfig {
     pub destinations: Vec<DestinationConfig>,
     /// Whether RED metrics are kept.
     pub measure: bool,
+    /// How they are kept.
+    pub red: RedSettings,
     /// How often a checkpoint of them is stored, where the log outlives the process: 10 ms at least.
     pub checkpoint_interval: Duration,
     /// Where the span log is.
@@ -122,6 +121,7 @@ impl Default for TreeConfig {
             resource: Vec::new(),
             destinations: Vec::new(),
             measure: true,
+            red: RedSettings::default(),
             checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
             log: LogForm::Memory { max_bytes: 256 << 20 },
             io_threads: 0,
@@ -170,10 +170,10 @@ impl Tree {
         };
 
         let red = Arc::new(match config.measure {
-            true => RedShared::restore(Bounds::default(), SERIES_MAX_DEFAULT, &*log),
+            true => RedShared::restore(config.red, &*log),
             false => RedShared::default(),
         });
-        let bounds = Arc::clone(red.bounds());
+        let settings = Arc::clone(red.settings());
         let metrics = config.measure.then(|| {
             let (log, red, interval) = (Arc::clone(&log), Arc::clone(&red), config.checkpoint_interval);
             let spec = child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more();
@@ -220,9 +220,10 @@ impl Tree {
         let mut outbox = |index: usize, thread: ArbiterHandle| {
             let outbox = Arc::new(Outbox::new(&outbox_config));
             let shard = Shard { thread: thread.clone(), outbox: Arc::clone(&outbox) };
-            let (recipient, spans, bounds) = (collector.recipient(), Arc::clone(&spans), Arc::clone(&bounds));
+            let (recipient, spans, settings) =
+                (collector.recipient(), Arc::clone(&spans), Arc::clone(&settings));
             supervisor.child(child(format!("outbox.{index}")).arbiter(thread).drains_more(), move || {
-                let scratch = RedScratch::new(Arc::clone(&bounds));
+                let scratch = RedScratch::new(Arc::clone(&settings));
                 Ok(OutboxActor::new(Arc::clone(&outbox), recipient.clone(), Arc::clone(&spans), scratch))
             });
             shard
@@ -255,7 +256,7 @@ impl Tree {
             ledger: Arc::default(),
             spans: Arc::clone(&spans),
             collector: collector.recipient(),
-            scratches: Arc::new(Scratches::new(bounds)),
+            scratches: Arc::new(Scratches::new(settings)),
             buffers: Arc::default(),
         };
         let mut door = |name: &'static str, listener: Listener, door: fn(Intake) -> Arc<dyn Door>| {

@@ -10,6 +10,7 @@ mod destinations;
 mod environment;
 mod kinds;
 mod layers;
+mod metrics;
 mod node;
 mod otel;
 mod pairs;
@@ -37,6 +38,7 @@ use self::{
 pub use self::{
     environment::Environment,
     layers::ConfigFile,
+    metrics::Metrics,
     node::{NODE_KEYS, NODE_TABLES},
     otel::otel_variables,
     reference::{Reference, reference},

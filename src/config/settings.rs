@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use super::{
     destinations::destinations,
     kinds::{address, bytes, duration, endpoint, flag, listen, number, path, text, whole, word},
+    metrics::Metrics,
     pairs,
     section::{declare, section},
 };
@@ -36,6 +37,11 @@ declare! {
         ingest: Ingest = section(),
         /// The span log.
         log: Log = section(),
+        /// How the span metrics are kept.
+        ///
+        /// When one of the first three changes, they begin at 0, with a log line that says so: what was counted before cannot be
+        /// sorted anew.
+        metrics: Metrics = section(),
         /// The destinations: `default` first, the others by name.
         ///
         /// `default` always exists, unless `telemetry.span_export_enabled` is false, which means no destinations at all; its

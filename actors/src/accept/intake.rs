@@ -14,7 +14,7 @@ use super::{
 use crate::{
     collect::SpansCompleted,
     log::{Append, RejectReason, SpanLedger},
-    measure::{Bounds, RedDelta, RedScratch},
+    measure::{RedDelta, RedScratch, RedSettings},
     span::{ScanError, scan},
     supervise::{Recipient, TrySendError},
 };
@@ -87,21 +87,21 @@ impl Intake {
 
 /// Scratches for the RED deltas of batches.
 pub struct Scratches {
-    bounds: Arc<Bounds>,
+    settings: Arc<RedSettings>,
     free: Mutex<Vec<RedScratch>>,
 }
 
 impl Scratches {
-    /// Scratches for histograms with these bounds.
-    pub fn new(bounds: Arc<Bounds>) -> Self {
-        Self { bounds, free: Mutex::new(Vec::with_capacity(SCRATCHES_KEPT)) }
+    /// Scratches that count with these settings.
+    pub fn new(settings: Arc<RedSettings>) -> Self {
+        Self { settings, free: Mutex::new(Vec::with_capacity(SCRATCHES_KEPT)) }
     }
 
     /// Scans a request: its number of spans and what they add. A scratch that a panic leaves half-way is
     /// not used again.
     pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(u32, RedDelta), ScanError> {
         let free = self.free.lock().pop();
-        let mut scratch = free.unwrap_or_else(|| RedScratch::new(Arc::clone(&self.bounds)));
+        let mut scratch = free.unwrap_or_else(|| RedScratch::new(Arc::clone(&self.settings)));
         let scanned = scan(bytes, |span| scratch.observe(span));
         let result = match scanned {
             Ok(scanned) => Ok((scanned.spans, scratch.take())),

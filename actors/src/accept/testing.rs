@@ -18,7 +18,6 @@ use super::{
 use crate::{
     collect::SpansCompleted,
     log::{Append, CommitError, Committed, RejectReason},
-    measure::Bounds,
     supervise::{
         ChildRecord, ChildSpec, DynamicSpec, Intensity, Recipient, RunningTree, StartError, Strategy,
         Supervisor,
@@ -69,7 +68,7 @@ impl Rig {
             ledger: Arc::default(),
             spans: Arc::default(),
             collector,
-            scratches: Arc::new(Scratches::new(Arc::new(Bounds::default()))),
+            scratches: Arc::new(Scratches::new(Arc::default())),
             buffers: Arc::default(),
         };
         let connections = Arc::new(Connections::default());

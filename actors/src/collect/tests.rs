@@ -12,8 +12,8 @@ use crate::{
         LogStats, MemoryLog, MemoryLogConfig, Ordinal, ReadError, ReadLimit, Record, RejectReason, Restored,
         SpanLedger,
     },
-    measure::{Bounds, RedScratch},
-    span::{SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    measure::RedScratch,
+    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
     supervise::{ChildSpec, Intensity, Strategy, Supervisor},
 };
 
@@ -110,7 +110,7 @@ impl Setup {
 }
 
 fn delta(spans: u32) -> RedDelta {
-    let mut scratch = RedScratch::new(Arc::new(Bounds::default()));
+    let mut scratch = RedScratch::new(Arc::default());
     for _ in 0..spans {
         scratch.observe(&SpanView {
             service: "s",
@@ -121,6 +121,7 @@ fn delta(spans: u32) -> RedDelta {
             end_unix_nano: 1,
             trace_id: TraceId::from_int(1),
             span_id: SpanId::from_int(1),
+            bytes: SpanBytes::default(),
         });
     }
     scratch.take()

@@ -1,10 +1,15 @@
 //! The bytes of a checkpoint (level 0: pure). Numbers are little-endian, times in nanoseconds since the Unix epoch.
 //!
 //! ```text
-//! checkpoint  schema 8 · position 8 · created 8 · latest 8 · caught up 8 · damaged 8 · released 8
-//!             overflow 1 (0 or 1), and its counts · number of series 4, and the series in the order of their keys
-//! series      length 2 and service · length 2 and name · kind 1 · status 1 · counts
-//! counts      spans 8 · errors 8 · sum of durations 16 · created 8 · 8 for each bucket
+//! checkpoint  schema 8 · position 8 · created 8 · latest 8
+//!             caught up 8 · damaged 8 · released 8 · folded 8 · cut 8 · expired 8
+//!             services turned away 64 · overflow 1 (0 or 1), and its counts
+//!             number of foldings 4, and the foldings in the order of their services
+//!             number of series 4, and the series in the order of their keys
+//! folding     text of the service · label 1 · distinct values 64
+//! series      texts of service, name and each dimension · kind 1 · overflow 1 (0 or 1) · status 1 · counts
+//! counts      spans 8 · errors 8 · sum of durations 16 · created 8 · last 8 · 8 for each bucket
+//! text        length 2 and its bytes
 //! ```
 //!
 //! The schema is a hash of everything that gives these bytes their meaning. The log's frame around them has a
@@ -15,17 +20,23 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::{Bounds, LABEL_BYTES_MAX, RedCounts, RedKey, RedSeries, Unmeasured};
+use super::{
+    LABEL_BYTES_MAX, RedCounts, RedSeries, RedSettings, RedTotals, Unmeasured,
+    cap::StoredFolding,
+    dimensions::DIMENSIONS_MAX,
+    key::{Joined, Label},
+    sketch::{SKETCH_BYTES, Sketch},
+};
 use crate::{
     codec::Reader,
     metrics::SPAN_COUNT,
     span::{SpanKind, StatusCode},
 };
 
-/// Changes with the layout above, and with what a number of a kind or status means.
-const VERSION: u32 = 1;
+/// Changes with the layout above, and with what a number of a kind, status or label means.
+const VERSION: u32 = 2;
 /// Bytes before the overflow series.
-const HEAD_BYTES: usize = 7 * 8;
+const HEAD_BYTES: usize = 10 * 8 + SKETCH_BYTES;
 
 /// The counters as of a position.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,10 +47,13 @@ pub(super) struct Checkpoint {
     pub(super) created: Duration,
     /// The latest commit that is counted; no series that is not here yet begins before it.
     pub(super) latest: Duration,
-    pub(super) caught_up: u64,
-    pub(super) unmeasured: Unmeasured,
+    pub(super) totals: RedTotals,
     pub(super) overflow: Option<RedCounts>,
     pub(super) series: Vec<RedSeries>,
+    /// What is folded, the foldings of a service in the order in which they came.
+    pub(super) foldings: Vec<StoredFolding>,
+    /// The services that found no room.
+    pub(super) turned_away: Sketch,
 }
 
 /// A checkpoint cannot be used.
@@ -54,18 +68,21 @@ pub(super) enum CheckpointError {
 }
 
 /// A hash of what gives a checkpoint its meaning; the same in every process.
-pub(super) fn schema(bounds: &Bounds, series_max: usize) -> u64 {
+pub(super) fn schema(settings: &RedSettings) -> u64 {
+    // When series expire is not of them: that they are gone is no change of meaning.
+    let RedSettings { max_series, bounds, dimensions, expire_after: _ } = settings;
     let mut hash = Fnv::new();
     hash.number(u64::from(VERSION));
     hash.number(SPAN_COUNT.family().labels.len() as u64);
     for label in SPAN_COUNT.family().labels {
-        hash.number(label.len() as u64);
-        hash.bytes(label.as_bytes());
+        hash.text(label);
     }
     hash.number(LABEL_BYTES_MAX as u64);
-    hash.number(series_max as u64);
+    hash.number(*max_series as u64);
     hash.number(bounds.buckets() as u64);
     bounds.nanos().iter().for_each(|&bound| hash.number(bound));
+    hash.number(dimensions.len() as u64);
+    dimensions.attributes().chain(dimensions.labels()).for_each(|text| hash.text(text));
     hash.0
 }
 
@@ -83,85 +100,126 @@ impl Fnv {
         }
     }
 
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.bytes(text.as_bytes());
+    }
+
     fn number(&mut self, number: u64) {
         self.bytes(&number.to_le_bytes());
     }
 }
 
 impl Checkpoint {
-    /// The bytes; not to be called under a lock, because they grow.
-    pub(super) fn encode(mut self, schema: u64) -> Bytes {
+    /// The bytes, with so many dimensions; not to be called under a lock, because they grow.
+    pub(super) fn encode(mut self, schema: u64, dimensions: usize) -> Bytes {
         self.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
-        let size: usize = self.series.iter().map(series_bytes).sum();
-        let overflow = self.overflow.as_ref().map_or(0, counts_bytes);
-        let mut out = Vec::with_capacity(HEAD_BYTES + 1 + overflow + 4 + size);
-        for number in [schema, self.position, nanos(self.created), nanos(self.latest), self.caught_up] {
+        let mut out = Vec::with_capacity(self.size(dimensions));
+        let RedTotals { unmeasured, caught_up, folded, cut, expired } = self.totals;
+        let Unmeasured { damaged, released } = unmeasured;
+        for number in [schema, self.position, nanos(self.created), nanos(self.latest)] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&self.unmeasured.damaged.to_le_bytes());
-        out.extend_from_slice(&self.unmeasured.released.to_le_bytes());
+        for number in [caught_up, damaged, released, folded, cut, expired] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(self.turned_away.registers());
         out.push(u8::from(self.overflow.is_some()));
         if let Some(counts) = &self.overflow {
             put_counts(&mut out, counts);
         }
-        let count = u32::try_from(self.series.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&count.to_le_bytes());
+        put_number(&mut out, self.foldings.len());
+        for folding in &self.foldings {
+            put_text(&mut out, &folding.service);
+            out.push(folding.label.number());
+            out.extend_from_slice(folding.distinct.registers());
+        }
+        put_number(&mut out, self.series.len());
         for series in &self.series {
             put_text(&mut out, &series.service);
             put_text(&mut out, &series.name);
-            out.extend_from_slice(&[series.kind as u8, series.status as u8]);
+            let values = series.dimensions.values();
+            (0..dimensions).for_each(|dimension| put_text(&mut out, values.get(dimension)));
+            out.extend_from_slice(&[series.kind as u8, u8::from(series.overflow), series.status as u8]);
             put_counts(&mut out, &series.counts);
         }
         out.into()
     }
 
-    /// What was encoded with these bounds and this limit of series. Reserves no more than the bytes account for.
-    pub(super) fn decode(bytes: &[u8], bounds: &Bounds, series_max: usize) -> Result<Self, CheckpointError> {
-        let mut fields = Reader(bytes);
-        let found = fields.u64().ok_or(CheckpointError::Damaged)?;
-        if found != schema(bounds, series_max) {
-            return Err(CheckpointError::Schema);
-        }
-        Self::take(&mut fields, bounds.buckets(), series_max)
-            .filter(|_| fields.0.is_empty())
-            .ok_or(CheckpointError::Damaged)
+    fn size(&self, dimensions: usize) -> usize {
+        let overflow = self.overflow.as_ref().map_or(0, counts_bytes);
+        let foldings = self.foldings.iter().map(|it| 2 + it.service.len() + 1 + SKETCH_BYTES);
+        let series = self.series.iter().map(|it| {
+            let texts = it.service.len() + it.name.len() + it.dimensions.values().text.len();
+            2 * (2 + dimensions) + texts + 3 + counts_bytes(&it.counts)
+        });
+        HEAD_BYTES + 1 + overflow + 4 + foldings.sum::<usize>() + 4 + series.sum::<usize>()
     }
 
-    fn take(fields: &mut Reader<'_>, buckets: usize, series_max: usize) -> Option<Self> {
+    /// What was encoded with these settings. Reserves no more than the bytes account for.
+    pub(super) fn decode(bytes: &[u8], settings: &RedSettings) -> Result<Self, CheckpointError> {
+        let mut fields = Reader(bytes);
+        let found = fields.u64().ok_or(CheckpointError::Damaged)?;
+        if found != schema(settings) {
+            return Err(CheckpointError::Schema);
+        }
+        Self::take(&mut fields, settings).filter(|_| fields.0.is_empty()).ok_or(CheckpointError::Damaged)
+    }
+
+    fn take(fields: &mut Reader<'_>, settings: &RedSettings) -> Option<Self> {
+        let (buckets, dimensions) = (settings.bounds.buckets(), settings.dimensions.len());
         let position = fields.u64()?;
         let (created, latest) = (take_time(fields)?, take_time(fields)?);
-        let caught_up = fields.u64()?;
-        let unmeasured = Unmeasured { damaged: fields.u64()?, released: fields.u64()? };
-        let overflow = match fields.u8()? {
-            0 => None,
-            1 => Some(take_counts(fields, buckets)?),
-            _ => return None,
+        let totals = RedTotals {
+            caught_up: fields.u64()?,
+            unmeasured: Unmeasured { damaged: fields.u64()?, released: fields.u64()? },
+            folded: fields.u64()?,
+            cut: fields.u64()?,
+            expired: fields.u64()?,
         };
-        let count = usize::try_from(fields.u32()?).ok().filter(|&count| count <= series_max)?;
+        let turned_away = fields.take().and_then(Sketch::stored)?;
+        let overflow = match take_flag(fields)? {
+            false => None,
+            true => Some(take_counts(fields, buckets)?),
+        };
+        let count = take_number(fields, settings.max_series * (1 + DIMENSIONS_MAX))?;
+        let mut foldings: Vec<StoredFolding> = Vec::new();
+        for _ in 0..count {
+            let service = take_text(fields)?;
+            let label = Label::from_number(fields.u8()?, dimensions)?;
+            let distinct = fields.take().and_then(Sketch::stored)?;
+            let next = StoredFolding { service, label, distinct };
+            let of_service = foldings.iter().rev().take_while(|it| it.service == next.service);
+            let twice = of_service.clone().any(|it| it.label == next.label);
+            if twice || foldings.last().is_some_and(|last| last.service > next.service) {
+                return None;
+            }
+            foldings.push(next);
+        }
+        let count = take_number(fields, settings.max_series)?;
         let mut series: Vec<RedSeries> = Vec::new();
         for _ in 0..count {
-            let next = take_series(fields, buckets)?;
+            let next = take_series(fields, dimensions, buckets)?;
             if series.last().is_some_and(|last| last.key() >= next.key()) {
                 return None;
             }
             series.push(next);
         }
-        Some(Self { position, created, latest, caught_up, unmeasured, overflow, series })
+        Some(Self { position, created, latest, totals, overflow, series, foldings, turned_away })
     }
 }
 
-fn series_bytes(series: &RedSeries) -> usize {
-    let RedKey { service, name, .. } = series.key();
-    2 + service.len() + 2 + name.len() + 2 + counts_bytes(&series.counts)
-}
-
 fn counts_bytes(counts: &RedCounts) -> usize {
-    8 + 8 + 16 + 8 + 8 * counts.buckets.len()
+    8 + 8 + 16 + 8 + 8 + 8 * counts.buckets.len()
 }
 
 /// A time after the year 2554 becomes that.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn put_number(out: &mut Vec<u8>, number: usize) {
+    out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
 }
 
 /// Labels are cut where a span is counted; a longer one would be refused at its decoding.
@@ -176,15 +234,34 @@ fn put_counts(out: &mut Vec<u8>, counts: &RedCounts) {
     out.extend_from_slice(&counts.errors.to_le_bytes());
     out.extend_from_slice(&counts.sum_nanos.to_le_bytes());
     out.extend_from_slice(&nanos(counts.created).to_le_bytes());
+    out.extend_from_slice(&nanos(counts.last).to_le_bytes());
     for bucket in &counts.buckets {
         out.extend_from_slice(&bucket.to_le_bytes());
     }
 }
 
-fn take_series(fields: &mut Reader<'_>, buckets: usize) -> Option<RedSeries> {
+fn take_number(fields: &mut Reader<'_>, most: usize) -> Option<usize> {
+    usize::try_from(fields.u32()?).ok().filter(|&number| number <= most)
+}
+
+fn take_flag(fields: &mut Reader<'_>) -> Option<bool> {
+    match fields.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn take_series(fields: &mut Reader<'_>, dimensions: usize, buckets: usize) -> Option<RedSeries> {
     let (service, name) = (take_text(fields)?, take_text(fields)?);
-    let (kind, status) = (take_kind(fields)?, take_status(fields)?);
-    Some(RedSeries { service, name, kind, status, counts: take_counts(fields, buckets)? })
+    let mut joined = Joined::default();
+    for _ in 0..dimensions {
+        joined.push(&take_text(fields)?);
+    }
+    let dimensions = joined.values().into();
+    let (kind, overflow, status) = (take_kind(fields)?, take_flag(fields)?, take_status(fields)?);
+    let counts = take_counts(fields, buckets)?;
+    Some(RedSeries { service, name, kind, dimensions, overflow, status, counts })
 }
 
 fn take_text(fields: &mut Reader<'_>) -> Option<Arc<str>> {
@@ -206,10 +283,10 @@ fn take_status(fields: &mut Reader<'_>) -> Option<StatusCode> {
 fn take_counts(fields: &mut Reader<'_>, buckets: usize) -> Option<RedCounts> {
     let (count, errors) = (fields.u64()?, fields.u64()?);
     let sum_nanos = fields.take().map(u128::from_le_bytes)?;
-    let created = take_time(fields)?;
+    let (created, last) = (take_time(fields)?, take_time(fields)?);
     let (buckets, _rest) = fields.bytes(buckets.checked_mul(8)?)?.as_chunks::<8>();
     let buckets = buckets.iter().map(|bucket| u64::from_le_bytes(*bucket)).collect();
-    Some(RedCounts { count, errors, sum_nanos, buckets, created })
+    Some(RedCounts { count, errors, sum_nanos, buckets, created, last })
 }
 
 fn take_time(fields: &mut Reader<'_>) -> Option<Duration> {

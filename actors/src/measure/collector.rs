@@ -1,11 +1,11 @@
 //! From the RED counters to a metrics page (level 1).
 
-use super::{RedCounts, RedSnapshot};
+use super::{RedCounts, RedKey, RedSnapshot};
 use crate::{
     metrics::{
-        HistogramValue, MEASURE_CAUGHT_UP, MEASURE_CHECKPOINT_ERRORS, MEASURE_CHECKPOINTS,
-        MEASURE_MAX_SERIES, MEASURE_POSITION, MEASURE_SERIES, MEASURE_UNMEASURED, Page, SPAN_COUNT,
-        SPAN_DURATION, SPAN_ERRORS,
+        HistogramValue, MEASURE_CAUGHT_UP, MEASURE_CHECKPOINT_ERRORS, MEASURE_CHECKPOINTS, MEASURE_CUT,
+        MEASURE_EXPIRED, MEASURE_FOLDED, MEASURE_MAX_SERIES, MEASURE_POSITION, MEASURE_SERIES,
+        MEASURE_UNMEASURED, Page, SPAN_COUNT, SPAN_DURATION, SPAN_ERRORS,
     },
     span::{SpanKind, StatusCode},
 };
@@ -39,50 +39,60 @@ pub fn collect(red: &RedSnapshot, page: &mut Page) {
     }
     page.gauge(&MEASURE_POSITION, [], red.position as f64);
     page.gauge(&MEASURE_SERIES, [], red.series.len() as f64);
-    page.gauge(&MEASURE_MAX_SERIES, [], red.series_max as f64);
+    page.gauge(&MEASURE_MAX_SERIES, [], red.settings.max_series as f64);
     page.counter(&MEASURE_CHECKPOINTS, [], red.checkpoints);
     page.counter(&MEASURE_CHECKPOINT_ERRORS, [], red.checkpoint_errors);
 }
 
 fn counters(red: &RedSnapshot, page: &mut Page) {
-    let bounds: Vec<f64> = red.bounds.seconds().collect();
-    let mut all = |labels: [&str; 5], counts: &RedCounts| {
-        page.counter_since(&SPAN_COUNT, labels, counts.count, counts.created);
+    let bounds: Vec<f64> = red.settings.bounds.seconds().collect();
+    let mut all = |labels: [&str; 5], more: &[(&str, &str)], counts: &RedCounts| {
+        page.counter_with(&SPAN_COUNT, labels, more, counts.count, counts.created);
         let sum = counts.sum_nanos as f64 / 1e9;
         let value =
             HistogramValue { bounds: &bounds, buckets: &counts.buckets, sum, created: counts.created };
-        page.histogram(&SPAN_DURATION, labels, value);
+        page.histogram_with(&SPAN_DURATION, labels, more, value);
     };
     for series in &red.series {
-        let (kind, status) = (kind_label(series.kind), status_label(series.status));
-        all([&series.service, &series.name, kind, status, ""], &series.counts);
+        let key = series.key();
+        all(labels(&key, series.status), &dimensions(red, &key), &series.counts);
     }
     if let Some(overflow) = &red.overflow {
-        all(OVERFLOW, overflow);
+        all(OVERFLOW, &[], overflow);
     }
     errors(red, page);
     let created = red.created.unwrap_or(page.started());
-    page.counter_since(&MEASURE_CAUGHT_UP, [], red.caught_up, created);
-    page.counter_since(&MEASURE_UNMEASURED, ["damaged"], red.unmeasured.damaged, created);
-    page.counter_since(&MEASURE_UNMEASURED, ["released"], red.unmeasured.released, created);
+    let totals = &red.totals;
+    page.counter_since(&MEASURE_CAUGHT_UP, [], totals.caught_up, created);
+    page.counter_since(&MEASURE_FOLDED, [], totals.folded, created);
+    page.counter_since(&MEASURE_CUT, [], totals.cut, created);
+    page.counter_since(&MEASURE_EXPIRED, [], totals.expired, created);
+    page.counter_since(&MEASURE_UNMEASURED, ["damaged"], totals.unmeasured.damaged, created);
+    page.counter_since(&MEASURE_UNMEASURED, ["released"], totals.unmeasured.released, created);
 }
 
 const OVERFLOW: [&str; 5] = ["", "", "", "", "true"];
 
+fn labels<'a>(key: &RedKey<'a>, status: StatusCode) -> [&'a str; 5] {
+    let overflow = if key.overflow { "true" } else { "" };
+    [key.service, key.name, kind_label(key.kind), status_label(status), overflow]
+}
+
+fn dimensions<'a>(red: &'a RedSnapshot, key: &RedKey<'a>) -> Vec<(&'a str, &'a str)> {
+    let values = key.dimensions;
+    red.settings.dimensions.labels().enumerate().map(|(number, name)| (name, values.get(number))).collect()
+}
+
 /// The errors of each operation, 0 where it had none yet: a ratio and the first increase are then there from
 /// the first span on. The series are in order, so that an operation's statuses stand together.
 fn errors(red: &RedSnapshot, page: &mut Page) {
-    let operation = red.series.chunk_by(|a, b| {
-        let (a, b) = (a.key(), b.key());
-        (a.service, a.name, a.kind) == (b.service, b.name, b.kind)
-    });
-    for statuses in operation {
+    for statuses in red.series.chunk_by(|a, b| a.key().is_operation_of(&b.key())) {
         let Some(first) = statuses.first() else { continue };
-        let errors = statuses.iter().map(|series| series.counts.errors).sum();
+        let errors = statuses.iter().fold(0_u64, |sum, series| sum.saturating_add(series.counts.errors));
         let created = statuses.iter().map(|series| series.counts.created).min().unwrap_or_default();
-        let labels =
-            [&*first.service, &*first.name, kind_label(first.kind), status_label(StatusCode::Error), ""];
-        page.counter_since(&SPAN_ERRORS, labels, errors, created);
+        let key = first.key();
+        let labels = labels(&key, StatusCode::Error);
+        page.counter_with(&SPAN_ERRORS, labels, &dimensions(red, &key), errors, created);
     }
     if let Some(overflow) = &red.overflow {
         page.counter_since(&SPAN_ERRORS, OVERFLOW, overflow.errors, overflow.created);

@@ -9,15 +9,23 @@
 //! then, and what lies behind it is counted from the log when the next process begins.
 
 mod bounds;
+mod cap;
 mod catch_up;
 mod checkpoint;
 mod collector;
 mod continuity;
+mod dimensions;
 pub mod exposition;
+mod key;
 mod messages;
 mod red;
+mod series;
+mod settings;
 mod shared;
+mod sketch;
 mod state;
+mod stats;
+mod table;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,10 +38,15 @@ use tokio::{runtime::Handle, time::Instant};
 pub use bounds::{Bounds, BoundsError};
 pub use collector::{collect, kind_label, status_label};
 pub use continuity::Restoring;
+pub use dimensions::{DIMENSIONS_MAX, Dimensions, DimensionsError};
+pub use key::{OTHER, OwnedValues, RedKey, Values};
 pub use messages::SpansMeasured;
-pub use red::{LABEL_BYTES_MAX, RedDelta, RedEntry, RedKey, RedScratch};
+pub use red::{LABEL_BYTES_MAX, RedDelta, RedEntry, RedScratch};
+pub use series::{RedCounts, RedSeries, RedSnapshot, RedTotals, Unmeasured};
+pub use settings::RedSettings;
 pub use shared::RedShared;
-pub use state::{Merge, RedCounts, RedSeries, RedSnapshot, RedState, SERIES_MAX_DEFAULT, Unmeasured};
+pub use state::{Merge, RedState};
+pub use stats::{Offender, RedStats};
 
 use crate::log::{LogStats, Ordinal, SpanLog};
 
@@ -83,7 +96,7 @@ impl MetricsActor {
     /// An actor that goes on where the counters stand, and stores a checkpoint of them once an interval (10 ms at
     /// least) if they have moved and the log outlives the process.
     pub fn new(log: Arc<dyn SpanLog>, red: Arc<RedShared>, checkpoint_interval: Duration) -> Self {
-        let scratch = RedScratch::new(Arc::clone(red.bounds()));
+        let scratch = RedScratch::new(Arc::clone(red.settings()));
         let interval = checkpoint_interval.max(CHECKPOINT_INTERVAL_MIN);
         let checkpoint_interval = red.is_durable().then_some(interval);
         Self {

@@ -1,11 +1,15 @@
 //! Aggregation of a batch: from spans to what they add to the RED metrics (level 0).
 
-use std::{fmt, hash::BuildHasher as _, sync::Arc};
+use std::{fmt, hash::BuildHasher as _, mem, sync::Arc};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::Bounds;
+use super::{
+    RedKey, RedSettings,
+    dimensions::LookUp,
+    key::{Ends, Values},
+};
 use crate::span::{SpanKind, SpanView, StatusCode};
 
 /// Bytes of a label's value at most; the rest of a longer text is cut at a character's boundary.
@@ -18,31 +22,18 @@ const SERIES_MAX: usize = 2_048;
 /// A scratch keeps room for this many series between batches.
 const SERIES_KEPT: usize = 256;
 
-/// What tells one series from another; the texts are cut at [`LABEL_BYTES_MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RedKey<'a> {
-    /// `service.name`; empty where the resource has none. The spanmetrics connector leaves such spans out;
-    /// here every span counts, in a series without that label.
-    pub service: &'a str,
-    /// The span's name, possibly empty.
-    pub name: &'a str,
-    /// The span's kind.
-    pub kind: SpanKind,
-    /// The status code.
-    pub status: StatusCode,
-}
-
 /// What a batch adds to the RED metrics. It owns its texts: no byte of the batch is kept alive.
 #[derive(Clone, Default, PartialEq)]
 pub struct RedDelta {
     /// `None` in a delta of no spans that no scratch made.
-    bounds: Option<Arc<Bounds>>,
+    settings: Option<Arc<RedSettings>>,
     texts: Box<str>,
     entries: Box<[Entry]>,
-    /// `bounds.buckets()` counts for each entry, one entry after the other.
+    /// As many counts as there are buckets for each entry, one entry after the other.
     buckets: Box<[u64]>,
     spans: u64,
     uncounted: u64,
+    cut: u64,
 }
 
 /// One series of a delta.
@@ -64,6 +55,8 @@ struct Entry {
     name: Text,
     kind: SpanKind,
     status: StatusCode,
+    dimensions: Text,
+    dimensions_ends: Ends,
     hash: u64,
     count: u64,
     sum_nanos: u128,
@@ -103,14 +96,19 @@ impl RedDelta {
         self.uncounted == 0
     }
 
-    /// The bounds of the histograms.
-    pub fn bounds(&self) -> Option<&Arc<Bounds>> {
-        self.bounds.as_ref()
+    /// How its spans were counted.
+    pub fn settings(&self) -> Option<&Arc<RedSettings>> {
+        self.settings.as_ref()
+    }
+
+    /// Values of labels that were cut.
+    pub fn cut(&self) -> u64 {
+        self.cut
     }
 
     /// The series, in the order in which the batch brought them.
     pub fn entries(&self) -> impl Iterator<Item = RedEntry<'_>> {
-        let stride = self.bounds.as_ref().map_or(1, |bounds| bounds.buckets());
+        let stride = self.settings.as_ref().map_or(1, |settings| settings.bounds.buckets());
         self.entries.iter().zip(self.buckets.chunks_exact(stride)).map(|(entry, buckets)| RedEntry {
             key: entry.key(&self.texts),
             count: entry.count,
@@ -137,6 +135,8 @@ impl Entry {
             service: self.service.of(texts),
             name: self.name.of(texts),
             kind: self.kind,
+            dimensions: Values { text: self.dimensions.of(texts), ends: self.dimensions_ends },
+            overflow: false,
             status: self.status,
         }
     }
@@ -147,7 +147,7 @@ impl Entry {
 /// A span costs two hashes at most (the service's is remembered from the span before), one probe and a
 /// binary search among the bounds. Texts come from strangers, so the hash is randomly seeded.
 pub struct RedScratch {
-    bounds: Arc<Bounds>,
+    settings: Arc<RedSettings>,
     hasher: RandomState,
     index: HashTable<u32>,
     entries: Vec<Entry>,
@@ -155,6 +155,9 @@ pub struct RedScratch {
     texts: String,
     spans: u64,
     uncounted: u64,
+    cut: u64,
+    /// Where there are dimensions.
+    look_up: LookUp,
     /// The service of the span before, with its hash, and where the batch's texts have it.
     service: String,
     service_hash: u64,
@@ -162,12 +165,12 @@ pub struct RedScratch {
 }
 
 impl RedScratch {
-    /// A scratch for histograms with these bounds.
-    pub fn new(bounds: Arc<Bounds>) -> Self {
+    /// A scratch that counts with these settings.
+    pub fn new(settings: Arc<RedSettings>) -> Self {
         let hasher = RandomState::default();
         let service_hash = hasher.hash_one(b"".as_slice());
         Self {
-            bounds,
+            settings,
             hasher,
             index: HashTable::new(),
             entries: Vec::new(),
@@ -175,6 +178,8 @@ impl RedScratch {
             texts: String::new(),
             spans: 0,
             uncounted: 0,
+            cut: 0,
+            look_up: LookUp::default(),
             service: String::new(),
             service_hash,
             service_text: None,
@@ -194,35 +199,50 @@ impl RedScratch {
     /// Counts a span, or returns false and changes nothing if it would need a series beyond the limit.
     #[inline]
     pub fn try_observe(&mut self, span: &SpanView<'_>) -> bool {
-        let Some(at) = self.entry(&RedKey {
+        let key = RedKey {
             service: cut(span.service),
             name: cut(span.name),
             kind: span.kind,
+            dimensions: Values::default(),
+            overflow: false,
             status: span.status,
-        }) else {
-            return false;
         };
+        let mut cut =
+            u64::from(span.service.len() > LABEL_BYTES_MAX) + u64::from(span.name.len() > LABEL_BYTES_MAX);
+        let at = if self.settings.dimensions.is_empty() {
+            self.entry(&key)
+        } else {
+            let mut look_up = mem::take(&mut self.look_up);
+            cut += look_up.look_up(&self.settings.dimensions, &span.bytes);
+            let at = self.entry(&RedKey { dimensions: look_up.values(), ..key });
+            self.look_up = look_up;
+            at
+        };
+        let Some(at) = at else { return false };
         let nanos = span.duration_nanos();
+        let bounds = &self.settings.bounds;
         if let Some(entry) = self.entries.get_mut(at) {
             entry.count += 1;
             entry.sum_nanos += u128::from(nanos);
         }
-        if let Some(bucket) = self.buckets.get_mut(at * self.bounds.buckets() + self.bounds.bucket(nanos)) {
+        if let Some(bucket) = self.buckets.get_mut(at * bounds.buckets() + bounds.bucket(nanos)) {
             *bucket += 1;
         }
         self.spans += 1;
+        self.cut += cut;
         true
     }
 
     /// What the spans since the last `take` add; the scratch is empty afterwards.
     pub fn take(&mut self) -> RedDelta {
         let delta = RedDelta {
-            bounds: Some(Arc::clone(&self.bounds)),
+            settings: Some(Arc::clone(&self.settings)),
             texts: self.texts.as_str().into(),
             entries: self.entries.as_slice().into(),
             buckets: self.buckets.as_slice().into(),
             spans: self.spans,
             uncounted: self.uncounted,
+            cut: self.cut,
         };
         self.discard();
         delta
@@ -231,7 +251,7 @@ impl RedScratch {
     /// Forgets the spans since the last `take`: their batch was refused.
     pub fn discard(&mut self) {
         if self.entries.len() > SERIES_KEPT {
-            *self = Self::new(Arc::clone(&self.bounds));
+            *self = Self::new(Arc::clone(&self.settings));
             return;
         }
         self.index.clear();
@@ -239,8 +259,10 @@ impl RedScratch {
         self.buckets.clear();
         self.texts.clear();
         self.service_text = None;
+        self.look_up.forget();
         self.spans = 0;
         self.uncounted = 0;
+        self.cut = 0;
     }
 
     /// Where the series with this key is, made if need be; `None` where it would be one too many.
@@ -253,7 +275,11 @@ impl RedScratch {
             self.service_text = None;
         }
         let kind_and_status = u64::from(key.kind as u8) << 8 | u64::from(key.status as u8);
-        let hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, key.name.as_bytes()));
+        let mut hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, key.name.as_bytes()));
+        let dimensions = key.dimensions.text;
+        if !dimensions.is_empty() {
+            hash = self.hasher.hash_one((hash, dimensions.as_bytes(), key.dimensions.ends));
+        }
         let (entries, texts, service) = (&self.entries, self.texts.as_str(), self.service_text);
         let found = self.index.find(hash, |&at| {
             entries.get(at as usize).is_some_and(|entry| {
@@ -261,6 +287,9 @@ impl RedScratch {
                     && entry.kind == key.kind
                     && entry.status == key.status
                     && entry.name.is(key.name, texts)
+                    && (dimensions.is_empty() && entry.dimensions.len == 0
+                        || entry.dimensions.is(dimensions, texts)
+                            && entry.dimensions_ends == key.dimensions.ends)
                     && (Some(entry.service) == service || entry.service.is(key.service, texts))
             })
         });
@@ -289,12 +318,14 @@ impl RedScratch {
             name: self.keep(key.name)?,
             kind: key.kind,
             status: key.status,
+            dimensions: self.keep(key.dimensions.text)?,
+            dimensions_ends: key.dimensions.ends,
             hash,
             count: 0,
             sum_nanos: 0,
         };
         self.entries.push(entry);
-        self.buckets.resize(self.entries.len() * self.bounds.buckets(), 0);
+        self.buckets.resize(self.entries.len() * self.settings.bounds.buckets(), 0);
         let entries = &self.entries;
         let rehash = |&at: &u32| entries.get(at as usize).map_or(0, |entry| entry.hash);
         self.index.insert_unique(hash, u32::try_from(at).ok()?, rehash);
@@ -319,7 +350,7 @@ impl fmt::Debug for RedScratch {
 
 /// A label's value: the text, or as much of it as the limit takes.
 #[inline]
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     if text.len() <= LABEL_BYTES_MAX {
         text
     } else {

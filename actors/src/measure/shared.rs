@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Bounds, Merge, RedDelta, RedSnapshot, RedState, Restoring, SERIES_MAX_DEFAULT, Unmeasured,
+    Merge, RedDelta, RedSettings, RedSnapshot, RedState, RedStats, Restoring, Unmeasured,
     checkpoint::{self, Checkpoint},
     continuity::Continuity,
     state::unix_now,
@@ -16,7 +16,7 @@ use crate::log::{Durability, Ordinal, Restored, SpanLog};
 /// The RED counters where the actor, which may fail, and the pages both reach them.
 #[derive(Debug)]
 pub struct RedShared {
-    bounds: Arc<Bounds>,
+    settings: Arc<RedSettings>,
     schema: u64,
     /// Nothing that happens under the lock can panic, which the lock would hide.
     state: Mutex<RedState>,
@@ -24,22 +24,22 @@ pub struct RedShared {
 
 impl RedShared {
     /// No series yet, nothing counted before ordinal 0, and no checkpoints.
-    pub fn new(bounds: Bounds, series_max: usize) -> Self {
-        let bounds = Arc::new(bounds);
-        let state = RedState::new(Arc::clone(&bounds), series_max);
-        Self::with(bounds, series_max, state)
+    pub fn new(settings: RedSettings) -> Self {
+        let settings = Arc::new(settings);
+        let state = RedState::new(Arc::clone(&settings));
+        Self::with(settings, state)
     }
 
     /// The counters as this log's last checkpoint has them, or new ones where it cannot be used; the log has just
     /// been opened. Until what lies behind the checkpoint is counted too, the counters may be behind what was on a
     /// page before (see [`RedSnapshot::restoring`]).
-    pub fn restore(bounds: Bounds, series_max: usize, log: &dyn SpanLog) -> Self {
-        let bounds = Arc::new(bounds);
+    pub fn restore(settings: RedSettings, log: &dyn SpanLog) -> Self {
+        let settings = Arc::new(settings);
         let (end, now) = (log.end(), unix_now());
         let durable = log.stats().durability != Durability::Memory;
         let fresh = |position: Ordinal| {
             let continuity = Continuity::new(durable, position, end);
-            RedState::at(Arc::clone(&bounds), series_max, position, durable.then_some(now), continuity)
+            RedState::at(Arc::clone(&settings), position, durable.then_some(now), continuity)
         };
         let broken = |position: Ordinal, why: &str| {
             tracing::warn!(position, why, "span metrics begin at 0");
@@ -49,29 +49,27 @@ impl RedShared {
             // The log has everything that was ever counted, and when it was committed.
             Restored::Fresh(position) => fresh(position),
             Restored::Broken { position, why } => broken(position, &why),
-            Restored::Checkpoint { position, bytes } => {
-                match Checkpoint::decode(&bytes, &bounds, series_max) {
-                    Ok(checkpoint) if checkpoint.position == position && position <= end => {
-                        let (series, behind) = (checkpoint.series.len(), end - position);
-                        tracing::info!(position, series, behind, "span metrics go on from their checkpoint");
-                        RedState::restored(Arc::clone(&bounds), series_max, checkpoint, end)
-                    }
-                    Ok(_) => broken(end, "checkpoint is of another position"),
-                    Err(error) => broken(end, &error.to_string()),
+            Restored::Checkpoint { position, bytes } => match Checkpoint::decode(&bytes, &settings) {
+                Ok(checkpoint) if checkpoint.position == position && position <= end => {
+                    let (series, behind) = (checkpoint.series.len(), end - position);
+                    tracing::info!(position, series, behind, "span metrics go on from their checkpoint");
+                    RedState::restored(Arc::clone(&settings), checkpoint, end)
                 }
-            }
+                Ok(_) => broken(end, "checkpoint is of another position"),
+                Err(error) => broken(end, &error.to_string()),
+            },
         };
-        Self::with(bounds, series_max, state)
+        Self::with(settings, state)
     }
 
-    fn with(bounds: Arc<Bounds>, series_max: usize, state: RedState) -> Self {
-        let schema = checkpoint::schema(&bounds, series_max);
-        Self { bounds, schema, state: Mutex::new(state) }
+    fn with(settings: Arc<RedSettings>, state: RedState) -> Self {
+        let schema = checkpoint::schema(&settings);
+        Self { settings, schema, state: Mutex::new(state) }
     }
 
-    /// The bounds, which every scratch shares.
-    pub fn bounds(&self) -> &Arc<Bounds> {
-        &self.bounds
+    /// How the counters are kept, which every scratch shares.
+    pub fn settings(&self) -> &Arc<RedSettings> {
+        &self.settings
     }
 
     /// Every span before this ordinal is counted.
@@ -83,7 +81,20 @@ impl RedShared {
     pub fn snapshot(&self) -> RedSnapshot {
         let mut snapshot = self.state.lock().snapshot();
         snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+        if let Some(after) = self.settings.expire_after {
+            // They go with the next commit; nobody is to wait for that.
+            snapshot.leave_out_idle(unix_now().saturating_sub(after));
+        }
         snapshot
+    }
+
+    /// What `/stats` says of them.
+    pub fn stats(&self) -> RedStats {
+        let (services, (foldings, turned_away)) = {
+            let state = self.state.lock();
+            (state.cap.services(), state.cap.offenders())
+        };
+        RedStats::of(&self.snapshot(), services, foldings, turned_away)
     }
 
     /// What is wrong with the counters at this moment, a sentence each, for `/health`.
@@ -123,7 +134,7 @@ impl RedShared {
     /// The position and bytes of a checkpoint; `None` where it is stored already, or none ever is.
     pub(super) fn checkpoint(&self) -> Option<(Ordinal, Bytes)> {
         let checkpoint = self.state.lock().checkpoint()?;
-        Some((checkpoint.position, checkpoint.encode(self.schema)))
+        Some((checkpoint.position, checkpoint.encode(self.schema, self.settings.dimensions.len())))
     }
 
     /// The checkpoint at this position is stored, or is not. Returns true where that is news: the first error, an
@@ -137,6 +148,6 @@ impl RedShared {
 
 impl Default for RedShared {
     fn default() -> Self {
-        Self::new(Bounds::default(), SERIES_MAX_DEFAULT)
+        Self::new(RedSettings::default())
     }
 }

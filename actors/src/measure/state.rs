@@ -1,24 +1,18 @@
 //! The RED counters themselves, and the position in the log up to which they count (level 0).
 
 use std::{
-    hash::BuildHasher as _,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-
 use super::{
-    Bounds, RedDelta,
+    RedCounts, RedDelta, RedSeries, RedSettings, RedSnapshot, RedTotals, Unmeasured,
+    cap::{Cap, Place},
     checkpoint::Checkpoint,
-    continuity::{Continuity, Restoring},
-    red::{RedEntry, RedKey},
+    continuity::Continuity,
+    red::RedEntry,
+    table::Table,
 };
-use crate::span::{SpanKind, StatusCode};
-
-/// Series at most by default; what needs one more is counted in the overflow series.
-pub const SERIES_MAX_DEFAULT: usize = 2_000;
 
 /// What became of a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,143 +26,48 @@ pub enum Merge {
     Gap,
 }
 
-/// Spans that no series counts, because the log could not give them back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unmeasured {
-    /// In a record that does not scan.
-    pub damaged: u64,
-    /// In a record that was gone from the log.
-    pub released: u64,
-}
-
-/// The counts of one series.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RedCounts {
-    /// Spans.
-    pub count: u64,
-    /// Those with status error.
-    pub errors: u64,
-    /// The sum of their durations in nanoseconds.
-    pub sum_nanos: u128,
-    /// Spans in each bucket, not cumulated; one more than there are bounds.
-    pub buckets: Box<[u64]>,
-    /// When its first span was committed, since the Unix epoch: the counts were 0 before.
-    pub created: Duration,
-}
-
-/// One series.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RedSeries {
-    /// `service.name`.
-    pub service: Arc<str>,
-    /// The span's name.
-    pub name: Arc<str>,
-    /// The span's kind.
-    pub kind: SpanKind,
-    /// The status code.
-    pub status: StatusCode,
-    /// What it counted.
-    pub counts: RedCounts,
-}
-
-/// The RED counters at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RedSnapshot {
-    /// Every span before this ordinal is counted.
-    pub position: u64,
-    /// The bounds of the histograms.
-    pub bounds: Arc<Bounds>,
-    /// The series, in the order of their labels.
-    pub series: Vec<RedSeries>,
-    /// What found no room among the series.
-    pub overflow: Option<RedCounts>,
-    /// The most series that are kept.
-    pub series_max: usize,
-    /// Spans that no series counts.
-    pub unmeasured: Unmeasured,
-    /// Spans that were counted by reading the log rather than from a delta.
-    pub caught_up: u64,
-    /// When the counters without labels began at 0, since the Unix epoch; `None`: with the process.
-    pub created: Option<Duration>,
-    /// What a process before this one may have shown and is still to be counted again: until then the counters
-    /// may be behind.
-    pub restoring: Option<Restoring>,
-    /// Checkpoints stored by this process.
-    pub checkpoints: u64,
-    /// Checkpoints that this process could not store.
-    pub checkpoint_errors: u64,
-    /// Why the last one could not be stored, until one is.
-    pub checkpoint_error: Option<String>,
-}
-
 /// The RED counters: bounded, and without a byte of the log.
 #[derive(Debug)]
 pub struct RedState {
-    bounds: Arc<Bounds>,
-    hasher: RandomState,
-    /// Has room for `series_max` from the start: nothing grows under the lock.
-    series: HashTable<(u64, RedSeries)>,
-    series_max: usize,
+    settings: Arc<RedSettings>,
+    /// Has room for all series from the start.
+    table: Table,
+    pub(super) cap: Cap,
     overflow: Option<RedCounts>,
     position: u64,
-    unmeasured: Unmeasured,
-    caught_up: u64,
+    totals: RedTotals,
     created: Option<Duration>,
     /// The latest commit that is counted, or when the counters began at 0 again: no series begins before one that is
     /// in the log before it, whatever the clock did, or with those that it is not to be mixed up with.
     latest: Duration,
+    /// Before this moment no series expires.
+    expires: Duration,
     pub(super) continuity: Continuity,
-}
-
-impl RedCounts {
-    fn new(buckets: usize, created: Duration) -> Self {
-        Self { count: 0, errors: 0, sum_nanos: 0, buckets: vec![0; buckets].into(), created }
-    }
-
-    fn add(&mut self, entry: &RedEntry<'_>) {
-        self.count = self.count.saturating_add(entry.count);
-        if entry.key.status == StatusCode::Error {
-            self.errors = self.errors.saturating_add(entry.count);
-        }
-        self.sum_nanos = self.sum_nanos.saturating_add(entry.sum_nanos);
-        for (mine, more) in self.buckets.iter_mut().zip(entry.buckets) {
-            *mine = mine.saturating_add(*more);
-        }
-    }
-}
-
-impl RedSeries {
-    /// What tells this series from another.
-    pub fn key(&self) -> RedKey<'_> {
-        RedKey { service: &self.service, name: &self.name, kind: self.kind, status: self.status }
-    }
 }
 
 impl RedState {
     /// No series yet, nothing counted before ordinal 0, and nothing that outlives the process.
-    pub fn new(bounds: Arc<Bounds>, series_max: usize) -> Self {
-        Self::at(bounds, series_max, 0, None, Continuity::new(false, 0, 0))
+    pub fn new(settings: Arc<RedSettings>) -> Self {
+        Self::at(settings, 0, None, Continuity::new(false, 0, 0))
     }
 
     /// No series yet, nothing counted before `position`.
     pub(super) fn at(
-        bounds: Arc<Bounds>,
-        series_max: usize,
+        settings: Arc<RedSettings>,
         position: u64,
         created: Option<Duration>,
         continuity: Continuity,
     ) -> Self {
         Self {
-            bounds,
-            hasher: RandomState::default(),
-            series: HashTable::with_capacity(series_max.saturating_add(1)),
-            series_max,
+            table: Table::with_capacity(settings.max_series),
+            cap: Cap::new(settings.max_series, settings.dimensions.len()),
+            settings,
             overflow: None,
             position,
-            unmeasured: Unmeasured::default(),
-            caught_up: 0,
+            totals: RedTotals::default(),
             created,
             latest: Duration::ZERO,
+            expires: Duration::MAX,
             continuity,
         }
     }
@@ -178,16 +77,18 @@ impl RedState {
         Self { latest: self.latest.max(moment), ..self }
     }
 
-    /// The counters of a checkpoint, which has no more series than `series_max`; the log ends at `end`.
-    pub(super) fn restored(bounds: Arc<Bounds>, series_max: usize, checkpoint: Checkpoint, end: u64) -> Self {
-        let Checkpoint { position, created, latest, caught_up, unmeasured, overflow, series } = checkpoint;
+    /// The counters of a checkpoint, which has no more series than the settings allow; the log ends at `end`.
+    pub(super) fn restored(settings: Arc<RedSettings>, checkpoint: Checkpoint, end: u64) -> Self {
+        let Checkpoint { position, created, latest, totals, overflow, series, foldings, turned_away } =
+            checkpoint;
         let continuity = Continuity::new(true, position, end);
-        let mut state = Self::at(bounds, series_max, position, Some(created), continuity);
+        let mut state = Self::at(settings, position, Some(created), continuity);
         for series in series {
-            let hash = state.hasher.hash_one(series.key());
-            state.series.insert_unique(hash, (hash, series), |(hash, _)| *hash);
+            state.table.insert(series);
         }
-        Self { latest, caught_up, unmeasured, overflow, ..state }
+        let (max_series, dimensions) = (state.settings.max_series, state.settings.dimensions.len());
+        let cap = Cap::restored(max_series, dimensions, &state.table, foldings, turned_away);
+        Self { latest, totals, overflow, cap, expires: Duration::ZERO, ..state }
     }
 
     /// Every span before this ordinal is counted.
@@ -202,14 +103,16 @@ impl RedState {
         if end <= self.position {
             return Merge::Already;
         }
-        let same_bounds = delta.bounds().is_some_and(|bounds| **bounds == *self.bounds);
-        if first != self.position || !delta.is_complete() || !same_bounds {
+        let counts_like = delta.settings().is_some_and(|settings| settings.counts_like(&self.settings));
+        if first != self.position || !delta.is_complete() || !counts_like {
             return Merge::Gap;
         }
         self.latest = self.latest.max(committed);
+        self.expire();
         for entry in delta.entries() {
-            self.counts(&entry.key).add(&entry);
+            self.count(&entry);
         }
+        self.totals.cut = self.totals.cut.saturating_add(delta.cut());
         self.position = end;
         Merge::Counted
     }
@@ -218,7 +121,7 @@ impl RedState {
     pub(super) fn merge_caught_up(&mut self, first: u64, delta: &RedDelta, committed: Duration) -> Merge {
         let merge = self.merge(first, delta, committed);
         if merge == Merge::Counted {
-            self.caught_up = self.caught_up.saturating_add(delta.spans());
+            self.totals.caught_up = self.totals.caught_up.saturating_add(delta.spans());
         }
         merge
     }
@@ -241,14 +144,15 @@ impl RedState {
         let anew = self.continuity.would_go_back(self.position);
         if anew {
             self.continuity.begin_anew();
-            self.series.clear();
+            self.table.clear();
+            self.cap.clear();
             self.overflow = None;
-            self.unmeasured = Unmeasured::default();
-            self.caught_up = 0;
+            self.totals = RedTotals::default();
+            self.expires = Duration::MAX;
             self.latest = self.latest.max(now);
             self.created = self.created.max(Some(now));
         } else {
-            let count = choose(&mut self.unmeasured);
+            let count = choose(&mut self.totals.unmeasured);
             *count = count.saturating_add(to - self.position);
         }
         self.position = to;
@@ -260,58 +164,80 @@ impl RedState {
         if !self.continuity.is_worth_storing(self.position) {
             return None;
         }
+        let (foldings, turned_away) = self.cap.stored();
         Some(Checkpoint {
             position: self.position,
             created: self.created.unwrap_or_default(),
             latest: self.latest,
-            caught_up: self.caught_up,
-            unmeasured: self.unmeasured,
+            totals: self.totals,
             overflow: self.overflow.clone(),
-            series: self.all_series(),
+            series: self.table.to_vec(),
+            foldings,
+            turned_away,
         })
     }
 
-    fn counts(&mut self, key: &RedKey<'_>) -> &mut RedCounts {
-        let hash = self.hasher.hash_one(key);
-        let (buckets, created) = (self.bounds.buckets(), self.latest);
-        let full = self.series.len() >= self.series_max;
-        let found = |(other, series): &(u64, RedSeries)| *other == hash && series.key() == *key;
-        // `find_entry` would borrow for too long in the branch of the overflow series.
-        if full && self.series.find(hash, found).is_none() {
-            return self.overflow.get_or_insert_with(|| RedCounts::new(buckets, created));
+    fn count(&mut self, entry: &RedEntry<'_>) {
+        match self.table.get_mut(&entry.key) {
+            Some(series) => series.counts.add(entry, self.latest),
+            None => self.count_new(entry),
         }
-        let (_, series) = self
-            .series
-            .entry(hash, found, |(hash, _)| *hash)
-            .or_insert_with(|| {
-                let series = RedSeries {
-                    service: key.service.into(),
-                    name: key.name.into(),
-                    kind: key.kind,
-                    status: key.status,
-                    counts: RedCounts::new(buckets, created),
-                };
-                (hash, series)
-            })
-            .into_mut();
-        &mut series.counts
     }
 
-    fn all_series(&self) -> Vec<RedSeries> {
-        let mut series = Vec::with_capacity(self.series.len());
-        series.extend(self.series.iter().map(|(_, series)| series.clone()));
-        series
+    #[cold]
+    fn count_new(&mut self, entry: &RedEntry<'_>) {
+        let (buckets, now) = (self.settings.bounds.buckets(), self.latest);
+        match self.cap.place(&entry.key, &self.table) {
+            Place::Own => {
+                self.expires_later();
+                self.table.insert(RedSeries::new(&entry.key, buckets, now)).counts.add(entry, now);
+                return;
+            }
+            Place::Folded(folded) => {
+                self.expires_later();
+                match self.table.get_mut(&folded.key()) {
+                    Some(series) => series.counts.add(entry, now),
+                    None => {
+                        let series = RedSeries::new(&folded.key(), buckets, now);
+                        self.table.insert(series).counts.add(entry, now);
+                    }
+                }
+            }
+            Place::Overflow => {
+                self.overflow.get_or_insert_with(|| RedCounts::new(buckets, now)).add(entry, now);
+            }
+        }
+        self.totals.folded = self.totals.folded.saturating_add(entry.count);
+    }
+
+    fn expires_later(&mut self) {
+        if let Some(after) = self.settings.expire_after {
+            self.expires = self.expires.min(self.latest.saturating_add(after));
+        }
+    }
+
+    /// Removes what is idle. When a series goes follows from the commits in the log, so that a process that counts them
+    /// again comes to the same.
+    fn expire(&mut self) {
+        let Some(after) = self.settings.expire_after else { return };
+        if self.latest <= self.expires {
+            return;
+        }
+        let (gone, last) = self.table.expire(self.latest.saturating_sub(after));
+        self.expires = last.saturating_add(after);
+        if !gone.is_empty() {
+            self.totals.expired = self.totals.expired.saturating_add(gone.len() as u64);
+            self.cap.gone(&gone, &self.table);
+        }
     }
 
     pub(super) fn snapshot(&self) -> RedSnapshot {
         RedSnapshot {
             position: self.position,
-            bounds: Arc::clone(&self.bounds),
-            series: self.all_series(),
+            settings: Arc::clone(&self.settings),
+            series: self.table.to_vec(),
             overflow: self.overflow.clone(),
-            series_max: self.series_max,
-            unmeasured: self.unmeasured,
-            caught_up: self.caught_up,
+            totals: self.totals,
             created: self.created,
             restoring: self.continuity.restoring(self.position),
             checkpoints: self.continuity.checkpoints(),

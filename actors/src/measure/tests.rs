@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value},
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use parking_lot::Mutex;
@@ -229,18 +230,23 @@ struct Bench {
     spans: Arc<SpanLedger>,
     /// Each span's name, and when it was committed.
     names: RefCell<Vec<(String, Duration)>>,
-    series_max: usize,
+    settings: RefCell<RedSettings>,
 }
 
 /// How often the actors of these tests store a checkpoint: not when they look.
 const INTERVAL: Duration = Duration::from_millis(4_900);
 
+/// Settings with room for everything that these tests count.
+fn roomy() -> RedSettings {
+    RedSettings { max_series: 10_000, ..RedSettings::default() }
+}
+
 impl Bench {
     fn new(yields: usize) -> Self {
-        Self::with(yields, Durability::Memory, 10_000)
+        Self::with(yields, Durability::Memory, roomy())
     }
 
-    fn with(yields: usize, durability: Durability, series_max: usize) -> Self {
+    fn with(yields: usize, durability: Durability, settings: RedSettings) -> Self {
         let config = MemoryLogConfig { max_bytes: 1 << 26, destinations: 0, measured: true };
         let log = Arc::new(SlowLog {
             log: MemoryLog::new(config),
@@ -250,10 +256,17 @@ impl Bench {
             disk: Mutex::default(),
             stats: Mutex::default(),
         });
-        let red = Arc::new(RedShared::restore(Bounds::default(), series_max, &*log));
+        let red = Arc::new(RedShared::restore(settings.clone(), &*log));
         let actor = RefCell::new(MetricsActor::new(log.clone(), red.clone(), INTERVAL).start());
         let red = RefCell::new(red);
-        Self { log, red, actor, spans: Arc::default(), names: RefCell::default(), series_max }
+        Self {
+            log,
+            red,
+            actor,
+            spans: Arc::default(),
+            names: RefCell::default(),
+            settings: RefCell::new(settings),
+        }
     }
 
     fn red(&self) -> Arc<RedShared> {
@@ -274,7 +287,7 @@ impl Bench {
 
     /// Commits batches of this many spans each, of which those with names are to be counted.
     fn commit_bytes(&self, batches: Vec<(Bytes, u32, Vec<String>)>) -> SpansMeasured {
-        let mut scratch = RedScratch::new(self.red().bounds().clone());
+        let mut scratch = RedScratch::new(self.red().settings().clone());
         let (mut group, mut deltas, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (bytes, spans, names) in batches {
             let _checked = scan(&bytes, |span| scratch.observe(span));
@@ -300,17 +313,19 @@ impl Bench {
         *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red(), INTERVAL).start();
     }
 
-    /// Ends the process and begins the next, with these bounds; the log is still there.
-    async fn restart_with(&self, bounds: Bounds) {
+    /// Ends the process and begins the next, with these settings; the log is still there.
+    async fn restart_with(&self, settings: RedSettings) {
         let actor = self.actor.borrow().clone();
         let _gone = actor.send(Crash).await;
         self.log.disk.lock().held.clear();
-        *self.red.borrow_mut() = Arc::new(RedShared::restore(bounds, self.series_max, &*self.log));
+        *self.red.borrow_mut() = Arc::new(RedShared::restore(settings.clone(), &*self.log));
+        *self.settings.borrow_mut() = settings;
         *self.actor.borrow_mut() = MetricsActor::new(self.log.clone(), self.red(), INTERVAL).start();
     }
 
     async fn restart(&self) {
-        self.restart_with(Bounds::default()).await;
+        let settings = self.settings.borrow().clone();
+        self.restart_with(settings).await;
     }
 
     /// Waits until everything is counted, for as long as a lost last message takes to be noticed.
@@ -335,7 +350,10 @@ impl Bench {
     fn counted(&self) -> BTreeMap<String, u64> {
         let snapshot = self.red().snapshot();
         let total: u64 = snapshot.series.iter().map(|series| series.counts.count).sum();
-        assert_eq!(total + snapshot.unmeasured.damaged + snapshot.unmeasured.released, snapshot.position);
+        assert_eq!(
+            total + snapshot.totals.unmeasured.damaged + snapshot.totals.unmeasured.released,
+            snapshot.position
+        );
         snapshot.series.iter().map(|series| (series.name.to_string(), series.counts.count)).collect()
     }
 
@@ -360,6 +378,15 @@ fn request(names: &[String]) -> Bytes {
         trace_id: vec![1; 16],
         span_id: vec![1; 8],
         name: name.clone(),
+        attributes: vec![KeyValue {
+            key: "key".to_owned(),
+            value: Some(AnyValue {
+                value: Some(any_value::Value::IntValue(i64::from(
+                    name.bytes().last().unwrap_or_default() % 3,
+                ))),
+            }),
+            ..KeyValue::default()
+        }],
         end_time_unix_nano: 5_000_000,
         ..Span::default()
     };
@@ -379,7 +406,7 @@ fn messages_in_order_are_counted_without_reading_the_log_and_let_it_go() {
             bench.tell(message).await;
         }
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().caught_up, 0);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 0);
         assert_eq!(bench.log.stats().records, 0, "the log waits for the metrics no longer");
     });
 }
@@ -393,7 +420,7 @@ fn a_message_that_comes_twice_counts_once() {
             bench.tell(again(&message)).await;
         }
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().caught_up, 0);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 0);
     });
 }
 
@@ -436,7 +463,7 @@ fn a_new_actor_counts_what_its_predecessor_left() {
         bench.crash().await;
         bench.let_run().await;
         assert_eq!(bench.counted(), bench.committed(), "at once, not at the next look");
-        assert_eq!(bench.red().snapshot().caught_up, 1);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 1);
     });
 }
 
@@ -455,12 +482,12 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         bench.tell(one).await;
         bench.tell(both).await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().caught_up, 0, "the second delta began at the position");
+        assert_eq!(bench.red().snapshot().totals.caught_up, 0, "the second delta began at the position");
 
         // And with the position inside one delta.
         let bench = Bench::new(0);
         let whole = bench.commit(&names(&["a", "b", "c"]));
-        let mut scratch = RedScratch::new(bench.red().bounds().clone());
+        let mut scratch = RedScratch::new(bench.red().settings().clone());
         let part = request(&names(&["a", "b"]));
         scan(&part, |span| scratch.observe(span)).unwrap();
         let deltas = vec![scratch.take()];
@@ -468,7 +495,7 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         bench.tell(whole).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().caught_up, 1);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 1);
     });
 }
 
@@ -494,7 +521,7 @@ fn a_batch_of_more_series_than_a_delta_takes_is_counted_from_the_log() {
         bench.tell(message).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().caught_up, 5_000);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 5_000);
     });
 }
 
@@ -525,7 +552,7 @@ fn a_record_that_does_not_scan_is_passed_and_counted_as_damaged() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+        assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured { damaged: 3, released: 0 });
     });
 }
 
@@ -539,7 +566,7 @@ fn a_record_with_fewer_spans_than_it_says_leaves_the_rest_as_damaged() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 3, released: 0 });
+        assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured { damaged: 3, released: 0 });
     });
 }
 
@@ -554,7 +581,7 @@ fn spans_that_the_log_let_go_of_are_passed_and_counted_as_released() {
         bench.tell(next).await;
         bench.settle().await;
         assert_eq!(bench.counted(), bench.committed());
-        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured { damaged: 0, released: 2 });
+        assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured { damaged: 0, released: 2 });
     });
 }
 
@@ -633,7 +660,7 @@ proptest! {
             }
             bench.settle().await;
             assert_eq!(bench.counted(), bench.committed());
-            assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
+            assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured::default());
         });
     }
 }

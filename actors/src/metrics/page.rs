@@ -79,18 +79,30 @@ impl Page {
         value: u64,
         created: Duration,
     ) {
+        self.counter_with(family, labels, &[], value, created);
+    }
+
+    /// A counter with labels beyond those of its family.
+    pub fn counter_with<const N: usize>(
+        &mut self,
+        family: &'static Counter<N>,
+        labels: [&str; N],
+        more: &[(&str, &str)],
+        value: u64,
+        created: Duration,
+    ) {
         let mut counter = proto::Counter::default();
         counter.set_value(value as f64);
         let mut metric = proto::Metric::default();
         metric.set_counter(counter);
-        self.push(family.family(), &labels, metric, Some(created));
+        self.push(family.family(), &labels, more, metric, Some(created));
     }
 
     /// A gauge.
     pub fn gauge<const N: usize>(&mut self, family: &'static Gauge<N>, labels: [&str; N], value: f64) {
         let mut gauge = proto::Gauge::default();
         gauge.set_value(value);
-        self.push(family.family(), &labels, proto::Metric::from_gauge(gauge), None);
+        self.push(family.family(), &labels, &[], proto::Metric::from_gauge(gauge), None);
     }
 
     /// A histogram.
@@ -98,6 +110,17 @@ impl Page {
         &mut self,
         family: &'static Histogram<N>,
         labels: [&str; N],
+        value: HistogramValue<'_>,
+    ) {
+        self.histogram_with(family, labels, &[], value);
+    }
+
+    /// A histogram with labels beyond those of its family.
+    pub fn histogram_with<const N: usize>(
+        &mut self,
+        family: &'static Histogram<N>,
+        labels: [&str; N],
+        more: &[(&str, &str)],
         value: HistogramValue<'_>,
     ) {
         let HistogramValue { bounds, buckets, sum, created } = value;
@@ -123,7 +146,7 @@ impl Page {
         histogram.set_sample_sum(sum);
         let mut metric = proto::Metric::default();
         metric.set_histogram(histogram);
-        self.push(family.family(), &labels, metric, Some(created));
+        self.push(family.family(), &labels, more, metric, Some(created));
     }
 
     /// Families from elsewhere, such as the `prometheus` crate's `ProcessCollector`; their counters began with
@@ -154,12 +177,12 @@ impl Page {
         &mut self,
         declared: &'static Family,
         values: &[&str],
+        more: &[(&str, &str)],
         mut metric: proto::Metric,
         created: Option<Duration>,
     ) {
-        metric.set_label(
-            declared.labels.iter().zip(values).filter(|(_, value)| !value.is_empty()).map(label).collect(),
-        );
+        let labels = declared.labels.iter().copied().zip(values.iter().copied()).chain(more.iter().copied());
+        metric.set_label(labels.filter(|(_, value)| !value.is_empty()).map(label).collect());
         if !self.families.contains_key(declared.name) {
             self.families.insert(declared.name.to_owned(), PageFamily::of(declared));
         }
@@ -240,10 +263,10 @@ fn by_labels(a: &proto::Metric, b: &proto::Metric) -> Ordering {
     differ.unwrap_or_else(|| a.len().cmp(&b.len()))
 }
 
-fn label((name, value): (&&str, &&str)) -> proto::LabelPair {
+fn label((name, value): (&str, &str)) -> proto::LabelPair {
     let mut pair = proto::LabelPair::default();
-    pair.set_name((*name).to_owned());
-    pair.set_value((*value).to_owned());
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
     pair
 }
 

@@ -8,7 +8,7 @@
 //! of one message merge, unknown fields are skipped.
 
 use super::{
-    ScanError, ScanFault, SpanId, SpanKind, SpanView, StatusCode, TraceId,
+    ScanError, ScanFault, SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId,
     attribute::{attribute, service_name},
     error::Fault,
     fields::{entity_ref, event, link, request, resource, resource_spans, scope, scope_spans, span, status},
@@ -146,7 +146,7 @@ fn scope_spans<'a>(
         let before = reader;
         match reader.key()? {
             scope_spans::SPANS => {
-                let view = span(reader.bytes()?, service)?;
+                let view = span(reader.bytes()?, resource_spans, service)?;
                 visit(Leaf { view, resource_spans, scope_spans: bytes, field: before.until(&reader) })?;
             }
             scope_spans::SCOPE => scope(reader.bytes()?)?,
@@ -173,7 +173,7 @@ fn scope(bytes: &[u8]) -> Result<(), Fault> {
 }
 
 #[inline]
-fn span<'a>(bytes: &'a [u8], service: &'a str) -> Result<SpanView<'a>, Fault> {
+fn span<'a>(bytes: &'a [u8], resource_spans: &'a [u8], service: &'a str) -> Result<SpanView<'a>, Fault> {
     let mut trace_id: &[u8] = &[];
     let mut span_id: &[u8] = &[];
     let mut parent_span_id: &[u8] = &[];
@@ -222,6 +222,7 @@ fn span<'a>(bytes: &'a [u8], service: &'a str) -> Result<SpanView<'a>, Fault> {
         end_unix_nano,
         trace_id,
         span_id,
+        bytes: SpanBytes { resource_spans, span: bytes },
     })
 }
 

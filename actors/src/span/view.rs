@@ -1,6 +1,6 @@
 //! What a scan tells of one span.
 
-use super::{SpanId, TraceId};
+use super::{SpanBytes, SpanId, TraceId};
 
 /// `Span.SpanKind` of OTLP's `trace.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -78,6 +78,8 @@ pub struct SpanView<'a> {
     pub trace_id: TraceId,
     /// The span's id.
     pub span_id: SpanId,
+    /// Where it lies, for its attributes.
+    pub bytes: SpanBytes<'a>,
 }
 
 impl SpanView<'_> {

@@ -6,13 +6,15 @@ use nyx_telemetry::{
         Durability,
         segments::{SegmentLogConfig, StartAt, WhenFull},
     },
+    measure::{Bounds, Dimensions, RedSettings},
     tree::{LogForm, TreeConfig},
 };
 use tracing::level_filters::LevelFilter;
 
 use super::{load, loaded};
 use crate::config::{
-    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
+    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Metrics, Runtime, Shutdown, Telemetry,
+    Tracing,
 };
 
 fn local_collector() -> Endpoint {
@@ -57,6 +59,12 @@ fn without_files_and_variables_everything_has_its_default() {
             checkpoint_interval: Duration::from_secs(5),
             memory_max_bytes: 268_435_456,
         },
+        metrics: Metrics {
+            max_series: 2_000,
+            histogram_bounds: Bounds::default(),
+            dimensions: Dimensions::default(),
+            expire_after: None,
+        },
         export: vec![default_destination()],
         runtime: Runtime { io_threads: 0 },
         shutdown: Shutdown { timeout: Duration::from_secs(30), grace: Duration::from_secs(1) },
@@ -73,6 +81,7 @@ fn the_defaults_that_the_library_has_too_are_the_same() {
     let LogForm::Memory { max_bytes } = tree.log else { panic!("the library's default is memory") };
     assert_eq!(config.log.memory_max_bytes, max_bytes);
     assert_eq!(config.log.checkpoint_interval, tree.checkpoint_interval);
+    assert_eq!(config.metrics.red(), tree.red);
     let log = SegmentLogConfig::new("/nowhere");
     assert_eq!(
         (config.log.durability, config.log.max_bytes, config.log.when_full),
@@ -275,4 +284,27 @@ fn debug_does_not_print_the_values_of_headers() {
     let config = loaded(&["export.default.headers.authorization = \"Bearer hush\""], &[]);
     let debug = format!("{config:?}");
     assert!(debug.contains("\"authorization\"") && !debug.contains("hush"), "{debug}");
+}
+
+#[test]
+fn the_metrics_are_as_a_file_or_variables_say() {
+    let file = "[metrics]\nmax_series = 500\nhistogram_bounds = [\"1ms\", \"1s 500ms\"]\n\
+                dimensions = [\"http.route\"]\nexpire_after = \"1h\"";
+    let expected = RedSettings {
+        max_series: 500,
+        bounds: Bounds::new(&[Duration::from_millis(1), Duration::from_millis(1_500)]).unwrap(),
+        dimensions: Dimensions::new(&["http.route".to_owned()]).unwrap(),
+        expire_after: Some(Duration::from_secs(3_600)),
+    };
+    assert_eq!(loaded(&[file], &[]).metrics.red(), expected);
+    let variables = [
+        ("NYX__METRICS__MAX_SERIES", "500"),
+        ("NYX__METRICS__HISTOGRAM_BOUNDS", "1ms, 1s 500ms"),
+        ("NYX__METRICS__DIMENSIONS", "http.route"),
+        ("NYX__METRICS__EXPIRE_AFTER", "1h"),
+    ];
+    assert_eq!(loaded(&[], &variables).metrics.red(), expected);
+    let none = [("NYX__METRICS__HISTOGRAM_BOUNDS", ""), ("NYX__METRICS__DIMENSIONS", "")];
+    let none = loaded(&[file], &none).metrics.red();
+    assert_eq!((none.bounds.buckets(), none.dimensions.len()), (1, 0));
 }

@@ -62,6 +62,11 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("log.segment_bytes", "\"2GiB\"", size("65536", "1073741824")),
         ("log.checkpoint_interval", "\"9ms\"", DURATION.into()),
         ("log.memory_max_bytes", "1.5", size("1048576", "68719476736")),
+        ("metrics.max_series", "9", whole(10, 100_000)),
+        ("metrics.max_series", "100001", whole(10, 100_000)),
+        ("metrics.dimensions", "7", "must be a list of attributes' keys, such as [\"http.route\"]".into()),
+        ("metrics.histogram_bounds", "1", "must be a list of durations, such as [\"10ms\", \"1s\"]".into()),
+        ("metrics.expire_after", "\"5m\"", "must be a duration from 10m to 30days, such as \"10s\"".into()),
         ("export.default.start", "\"middle\"", "must be \"end\" or \"beginning\"".into()),
         ("export.default.timeout", "\"11m\"", "must be a duration from 10ms to 10m, such as \"10s\"".into()),
         ("export.default.compression", "\"zstd\"", "must be \"none\" or \"gzip\"".into()),
@@ -147,7 +152,7 @@ fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("prometheus_addr = \"127.0.0.1:9464\""),
         "prometheus_addr is a text (file a.toml, line 1): unknown key: did you mean telemetry.prometheus_addr? the \
-         top has telemetry, ingest, log, export, runtime, shutdown, tracing"
+         top has telemetry, ingest, log, metrics, export, runtime, shutdown, tracing"
     );
 }
 
@@ -287,6 +292,36 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn lists_that_make_no_histogram_and_no_labels_are_refused_with_what_is_wrong() {
+    let bounds = |list: &str| refused(&format!("metrics.histogram_bounds = {list}"));
+    let rule = "metrics.histogram_bounds is a list (file a.toml, line 1): must be";
+    assert_eq!(bounds("[1]"), format!("{rule} a list of durations, such as [\"10ms\", \"1s\"]"));
+    assert_eq!(
+        bounds("[\"fast\"]"),
+        format!("{rule} a list of durations, such as [\"10ms\", \"1s\"]: \"fast\" is none")
+    );
+    assert_eq!(
+        bounds("[\"1s\", \"1s\"]"),
+        format!("{rule} ascending durations: histogram bound 1s is not above 1s")
+    );
+    let many: Vec<String> = (1..=65).map(|n| format!("\"{n}ms\"")).collect();
+    assert_eq!(
+        bounds(&format!("[{}]", many.join(","))),
+        format!("{rule} ascending durations: 65 histogram bounds are more than 64")
+    );
+    assert_eq!(
+        variable_refused("NYX__METRICS__DIMENSIONS", "http.route,http_route"),
+        "metrics.dimensions is \"http.route,http_route\" (variable NYX__METRICS__DIMENSIONS): must be attributes that can \
+         be labels: dimensions \"http.route\" and \"http_route\" would both be the label http_route"
+    );
+    assert_eq!(
+        refused("metrics.dimensions = [\"span.name\"]"),
+        "metrics.dimensions is a list (file a.toml, line 1): must be attributes that can be labels: dimension \"span.name\" \
+         would be the label span_name, which is taken"
+    );
+}
+
+#[test]
 fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     let key = "export.default.headers";
     for (headers, problem) in [
@@ -375,7 +410,7 @@ fn all_problems_are_reported_at_once() {
              when_full, min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",
             "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
              must be a whole number from 0 to 256",
-            "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, export, \
+            "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, metrics, export, \
              runtime, shutdown, tracing",
             "ingest.max_request_bytes is 67108864 (built-in): must not be above ingest.max_in_flight_bytes, which is \
              \"1MiB\" (variable NYX__INGEST__MAX_IN_FLIGHT_BYTES)",

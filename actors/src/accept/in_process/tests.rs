@@ -17,7 +17,7 @@ use super::{super::DoorReason, *};
 use crate::{
     collect::SpansCompleted,
     log::{CommitError, Committed, MemoryLog, MemoryLogConfig, ReadLimit, SpanLedger, SpanLog},
-    measure::{Bounds, RedScratch},
+    measure::RedScratch,
     span::{SpanContext, SpanKind, Value},
     supervise::Recipient,
 };
@@ -52,7 +52,7 @@ impl Setup {
     }
 
     fn actor(&self) -> OutboxActor {
-        let scratch = RedScratch::new(Arc::new(Bounds::default()));
+        let scratch = RedScratch::new(Arc::default());
         OutboxActor::new(Arc::clone(&self.outbox), self.recipient.clone(), Arc::clone(&self.spans), scratch)
     }
 

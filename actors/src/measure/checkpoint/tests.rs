@@ -1,11 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::{Bounds, Dimensions};
 
 const SERIES_MAX: usize = 4;
 
-fn bounds() -> Bounds {
-    Bounds::new(&[Duration::from_millis(2), Duration::from_secs(1)]).unwrap()
+fn settings() -> RedSettings {
+    RedSettings {
+        max_series: SERIES_MAX,
+        bounds: Bounds::new(&[Duration::from_millis(2), Duration::from_secs(1)]).unwrap(),
+        dimensions: Dimensions::new(&["route".to_owned()]).unwrap(),
+        expire_after: None,
+    }
 }
 
 fn counts(seed: u64) -> RedCounts {
@@ -15,12 +21,17 @@ fn counts(seed: u64) -> RedCounts {
         sum_nanos: u128::from(seed) << 70,
         buckets: [seed, 0, u64::MAX].into(),
         created: Duration::from_nanos(1_700_000_000_000_000_001),
+        last: Duration::from_nanos(1_700_000_000_000_000_002),
     }
 }
 
 fn series(service: &str, name: &str) -> RedSeries {
     let (kind, status) = (SpanKind::Consumer, StatusCode::Error);
-    RedSeries { service: service.into(), name: name.into(), kind, status, counts: counts(7) }
+    let mut joined = Joined::default();
+    joined.push("/pay");
+    let dimensions = joined.values().into();
+    let (service, name) = (service.into(), name.into());
+    RedSeries { service, name, kind, dimensions, overflow: false, status, counts: counts(7) }
 }
 
 fn checkpoint() -> Checkpoint {
@@ -28,26 +39,40 @@ fn checkpoint() -> Checkpoint {
         position: 600,
         created: Duration::from_secs(1),
         latest: Duration::from_secs(2),
-        caught_up: 3,
-        unmeasured: Unmeasured { damaged: 4, released: 5 },
+        totals: RedTotals {
+            unmeasured: Unmeasured { damaged: 4, released: 5 },
+            caught_up: 3,
+            folded: 6,
+            cut: 7,
+            expired: 8,
+        },
         overflow: Some(counts(9)),
         series: vec![series("", ""), series("shop", "GET /"), series("shop", "é")],
+        foldings: vec![folding("a", 1), folding("a", 0), folding("b", 0)],
+        turned_away: Sketch::EMPTY,
     }
 }
 
+fn folding(service: &str, label: u8) -> StoredFolding {
+    let mut distinct = Sketch::EMPTY;
+    distinct.see(service);
+    let label = Label::from_number(label, 1).unwrap();
+    StoredFolding { service: service.into(), label, distinct }
+}
+
 fn encoded(checkpoint: Checkpoint) -> Bytes {
-    checkpoint.encode(schema(&bounds(), SERIES_MAX))
+    checkpoint.encode(schema(&settings()), 1)
 }
 
 fn decoded(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::decode(bytes, &bounds(), SERIES_MAX)
+    Checkpoint::decode(bytes, &settings())
 }
 
 #[test]
 fn a_checkpoint_comes_back_as_it_was() {
     assert_eq!(decoded(&encoded(checkpoint())), Ok(checkpoint()));
-    let empty = Checkpoint { overflow: None, series: Vec::new(), ..checkpoint() };
-    assert_eq!(encoded(empty.clone()).len(), HEAD_BYTES + 1 + 4);
+    let empty = Checkpoint { overflow: None, series: vec![], foldings: vec![], ..checkpoint() };
+    assert_eq!(encoded(empty.clone()).len(), HEAD_BYTES + 1 + 4 + 4);
     assert_eq!(decoded(&encoded(empty.clone())), Ok(empty));
 }
 
@@ -98,15 +123,20 @@ fn what_could_not_have_been_written_is_damaged() {
     let whole = Checkpoint { series: vec![series("", &"x".repeat(LABEL_BYTES_MAX))], ..checkpoint() };
     assert_eq!(decoded(&encoded(whole.clone())), Ok(whole));
 
-    let one = Checkpoint { overflow: None, series: vec![series("s", "n")], ..checkpoint() };
+    damaged(|it| it.foldings.swap(0, 2));
+    damaged(|it| it.foldings = vec![folding("a", 1), folding("a", 1)]);
+
+    let one = Checkpoint { overflow: None, series: vec![series("s", "n")], foldings: vec![], ..checkpoint() };
     let bytes = encoded(one.clone());
-    let first = HEAD_BYTES + 1 + 4;
+    let first = HEAD_BYTES + 1 + 4 + 4;
     for (at, value, what) in [
         (HEAD_BYTES, 2, "overflow that is neither there nor not"),
-        (HEAD_BYTES + 4, 0xff, "four billion series"),
+        (HEAD_BYTES + 4, 0xff, "four billion foldings"),
+        (HEAD_BYTES + 8, 0xff, "four billion series"),
         (first + 2, 0xff, "a service that is no text"),
-        (first + 6, 6, "a kind that is none"),
-        (first + 7, 3, "a status that is none"),
+        (first + 12, 6, "a kind that is none"),
+        (first + 13, 2, "a series that neither stands for many nor does not"),
+        (first + 14, 3, "a status that is none"),
     ] {
         let mut bytes = bytes.to_vec();
         bytes[at] = value;
@@ -115,14 +145,24 @@ fn what_could_not_have_been_written_is_damaged() {
 }
 
 #[test]
-fn other_bounds_or_limits_make_another_schema() {
+fn other_bounds_limits_or_dimensions_make_another_schema() {
     let bytes = encoded(checkpoint());
-    let other = Bounds::new(&[Duration::from_millis(2), Duration::from_secs(2)]).unwrap();
-    let more = Bounds::new(&[2, 1_000, 2_000].map(Duration::from_millis)).unwrap();
-    let read = |bounds: &Bounds, series_max| Checkpoint::decode(&bytes, bounds, series_max).unwrap_err();
-    assert_eq!(read(&other, SERIES_MAX), CheckpointError::Schema);
-    assert_eq!(read(&more, SERIES_MAX), CheckpointError::Schema);
-    assert_eq!(read(&bounds(), SERIES_MAX + 1), CheckpointError::Schema);
+    let bounds = |millis: &[u64]| {
+        let millis: Vec<_> = millis.iter().copied().map(Duration::from_millis).collect();
+        Bounds::new(&millis).unwrap()
+    };
+    let dimensions = |name: &str| Dimensions::new(&[name.to_owned()]).unwrap();
+    for other in [
+        RedSettings { bounds: bounds(&[2, 2_000]), ..settings() },
+        RedSettings { bounds: bounds(&[2, 1_000, 2_000]), ..settings() },
+        RedSettings { max_series: SERIES_MAX + 1, ..settings() },
+        RedSettings { dimensions: dimensions("other"), ..settings() },
+        RedSettings { dimensions: Dimensions::default(), ..settings() },
+    ] {
+        assert_eq!(Checkpoint::decode(&bytes, &other), Err(CheckpointError::Schema), "{other:?}");
+    }
+    let expiring = RedSettings { expire_after: Some(Duration::from_secs(600)), ..settings() };
+    assert_eq!(Checkpoint::decode(&bytes, &expiring), Ok(checkpoint()), "this one changes no meaning");
     assert_eq!(
         CheckpointError::Schema.to_string(),
         "dimensions, histogram bounds or limits are not those of the checkpoint"
@@ -132,7 +172,7 @@ fn other_bounds_or_limits_make_another_schema() {
 
 #[test]
 fn the_schema_of_the_defaults_stays_unless_the_version_is_meant_to_change() {
-    assert_eq!(schema(&Bounds::default(), crate::measure::SERIES_MAX_DEFAULT), 1_663_632_324_517_202_089);
+    assert_eq!(schema(&RedSettings::default()), 14_963_004_523_965_157_712);
 }
 
 proptest! {

@@ -2,16 +2,17 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    measure::{Bounds, RedScratch, RedShared, collect},
+    measure::{Bounds, RedScratch, RedSettings, RedShared, collect},
     metrics::*,
-    span::{SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
 /// A page with something of everything: each kind of metric, a foreign family, odd texts, the overflow series.
 fn page() -> Vec<PageFamily> {
     let ms = Duration::from_millis;
-    let red = RedShared::new(Bounds::new(&[ms(2), ms(1_000), ms(2_500)]).unwrap(), 4);
-    let mut scratch = RedScratch::new(Arc::clone(red.bounds()));
+    let bounds = Bounds::new(&[ms(2), ms(1_000), ms(2_500)]).unwrap();
+    let red = RedShared::new(RedSettings { max_series: 5, bounds, ..RedSettings::default() });
+    let mut scratch = RedScratch::new(Arc::clone(red.settings()));
     let odd = "line\nquote\" back\\slash é {le=\"1\"} # EOF";
     for (service, name, kind, status, millis) in [
         ("shop", "GET /pay", SpanKind::Server, StatusCode::Unset, 2),
@@ -30,6 +31,7 @@ fn page() -> Vec<PageFamily> {
             end_unix_nano: millis * 1_000_000,
             trace_id: TraceId::from_int(1),
             span_id: SpanId::from_int(1),
+            bytes: SpanBytes::default(),
         });
     }
     red.merge(0, &scratch.take(), Duration::from_millis(1_700_000_100_250));

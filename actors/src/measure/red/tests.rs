@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::span::{SpanId, TraceId};
+use crate::{
+    measure::Bounds,
+    span::{SpanBytes, SpanId, TraceId},
+};
 
 fn span<'a>(service: &'a str, name: &'a str, status: StatusCode, nanos: u64) -> SpanView<'a> {
     SpanView {
@@ -15,11 +18,12 @@ fn span<'a>(service: &'a str, name: &'a str, status: StatusCode, nanos: u64) -> 
         end_unix_nano: 1_000 + nanos,
         trace_id: TraceId::from_int(1),
         span_id: SpanId::from_int(1),
+        bytes: SpanBytes::default(),
     }
 }
 
 fn scratch() -> RedScratch {
-    RedScratch::new(Arc::new(Bounds::default()))
+    RedScratch::new(Arc::default())
 }
 
 #[test]
@@ -66,6 +70,9 @@ fn a_long_label_is_cut_at_a_characters_boundary() {
     let entry = delta.entries().next().unwrap();
     assert_eq!(entry.key.name, "x".repeat(255));
     assert_eq!(entry.key.service, "x".repeat(255));
+    assert_eq!(delta.cut(), 2, "and counted");
+    scratch.observe(&span("s", "n", StatusCode::Unset, 1));
+    assert_eq!(scratch.take().cut(), 0);
 }
 
 #[test]
@@ -108,6 +115,7 @@ fn view(plain: &Plain) -> SpanView<'_> {
         end_unix_nano: *end,
         trace_id: TraceId::from_int(1),
         span_id: SpanId::from_int(1),
+        bytes: SpanBytes::default(),
     }
 }
 
@@ -146,7 +154,7 @@ proptest! {
     #[test]
     fn scratch_and_merge_equal_a_naive_count(batches in prop::collection::vec(prop::collection::vec(plain(), 0..40), 0..6)) {
         let shared = crate::measure::RedShared::default();
-        let mut scratch = RedScratch::new(Arc::clone(shared.bounds()));
+        let mut scratch = RedScratch::new(Arc::clone(shared.settings()));
         let mut first = 0;
         for batch in &batches {
             batch.iter().for_each(|span| scratch.observe(&view(span)));

@@ -1,32 +1,39 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
-    measure::RedScratch,
-    span::{SpanId, SpanView, TraceId},
+    measure::{Bounds, RedScratch},
+    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
 const T0: Duration = Duration::from_secs(100);
 const T1: Duration = Duration::from_secs(200);
 
-fn delta(bounds: &Arc<Bounds>, names: &[&str]) -> RedDelta {
-    let mut scratch = RedScratch::new(Arc::clone(bounds));
+fn delta(settings: &Arc<RedSettings>, names: &[&str]) -> RedDelta {
+    let mut scratch = RedScratch::new(Arc::clone(settings));
     for name in names {
-        scratch.observe(&SpanView {
-            service: "s",
-            name,
-            kind: SpanKind::Server,
-            status: if *name == "bad" { StatusCode::Error } else { StatusCode::Ok },
-            start_unix_nano: 0,
-            end_unix_nano: 5_000_000,
-            trace_id: TraceId::from_int(1),
-            span_id: SpanId::from_int(1),
-        });
+        scratch.observe(&span(name, if *name == "bad" { StatusCode::Error } else { StatusCode::Ok }));
     }
     scratch.take()
 }
 
-fn state(series_max: usize) -> (Arc<Bounds>, RedState) {
-    let bounds = Arc::new(Bounds::default());
-    (Arc::clone(&bounds), RedState::new(bounds, series_max))
+fn span(name: &str, status: StatusCode) -> SpanView<'_> {
+    SpanView {
+        service: "s",
+        name,
+        kind: SpanKind::Server,
+        status,
+        start_unix_nano: 0,
+        end_unix_nano: 5_000_000,
+        trace_id: TraceId::from_int(1),
+        span_id: SpanId::from_int(1),
+        bytes: SpanBytes::default(),
+    }
+}
+
+fn state(max_series: usize) -> (Arc<RedSettings>, RedState) {
+    let settings = Arc::new(RedSettings { max_series, ..RedSettings::default() });
+    (Arc::clone(&settings), RedState::new(settings))
 }
 
 fn counts(state: &RedState) -> Vec<(String, u64, Duration)> {
@@ -42,79 +49,193 @@ fn counts(state: &RedState) -> Vec<(String, u64, Duration)> {
 
 #[test]
 fn a_delta_counts_once_and_only_at_the_position() {
-    let (bounds, mut state) = state(10);
-    let two = delta(&bounds, &["a", "b"]);
+    let (settings, mut state) = state(10);
+    let two = delta(&settings, &["a", "b"]);
     assert_eq!(state.merge(1, &two, T0), Merge::Gap);
     assert_eq!(state.merge(0, &two, T0), Merge::Counted);
     assert_eq!(state.merge(0, &two, T1), Merge::Already);
     assert_eq!(state.merge(1, &two, T1), Merge::Gap, "half of it is counted");
-    assert_eq!(state.merge(2, &delta(&bounds, &[]), T1), Merge::Already, "no spans, nothing to count");
+    assert_eq!(state.merge(2, &delta(&settings, &[]), T1), Merge::Already, "no spans, nothing to count");
     assert_eq!(state.position(), 2);
     assert_eq!(counts(&state), [("a".into(), 1, T0), ("b".into(), 1, T0)]);
 }
 
 #[test]
 fn a_series_is_created_when_its_first_span_was_committed() {
-    let (bounds, mut state) = state(10);
-    state.merge(0, &delta(&bounds, &["a"]), T0);
-    state.merge(1, &delta(&bounds, &["a", "b"]), T1);
+    let (settings, mut state) = state(10);
+    state.merge(0, &delta(&settings, &["a"]), T0);
+    state.merge(1, &delta(&settings, &["a", "b"]), T1);
     assert_eq!(counts(&state), [("a".into(), 2, T0), ("b".into(), 1, T1)]);
 }
 
 #[test]
-fn past_the_cap_old_series_go_on_and_new_ones_share_the_overflow_series() {
-    let (bounds, mut state) = state(2);
-    state.merge(0, &delta(&bounds, &["a", "b", "c"]), T0);
-    state.merge(3, &delta(&bounds, &["a", "bad", "d"]), T1);
-    assert_eq!(counts(&state), [("a".into(), 2, T0), ("b".into(), 1, T0)]);
-    let overflow = state.snapshot().overflow.unwrap();
-    assert_eq!((overflow.count, overflow.errors, overflow.created), (3, 1, T0));
-    assert_eq!(overflow.sum_nanos, 15_000_000);
-    assert_eq!(overflow.buckets.iter().sum::<u64>(), 3);
-    assert_eq!(state.position(), 6);
+fn past_the_cap_old_series_go_on_and_new_names_share_a_series_that_begins_at_0() {
+    // Two places, and one for what is folded.
+    let (settings, mut state) = state(3);
+    state.merge(0, &delta(&settings, &["a", "b", "c"]), T0);
+    state.merge(3, &delta(&settings, &["a", "d", "d"]), T1);
+    assert_eq!(counts(&state), [("__other__".into(), 3, T0), ("a".into(), 2, T0), ("b".into(), 1, T0)]);
+    // Of another status there is no room for a folded one.
+    state.merge(6, &delta(&settings, &["bad", "c"]), T1);
+    let snapshot = state.snapshot();
+    let overflow = snapshot.overflow.unwrap();
+    assert_eq!((overflow.count, overflow.errors, overflow.created), (1, 1, T1));
+    assert_eq!((overflow.sum_nanos, overflow.buckets.iter().sum::<u64>()), (5_000_000, 1));
+    assert_eq!((state.position(), snapshot.totals.folded), (8, 5));
+}
+
+#[test]
+fn an_idle_operation_goes_as_a_whole_and_begins_anew_when_it_returns() {
+    let after = Duration::from_secs(50);
+    let settings = Arc::new(RedSettings { expire_after: Some(after), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    state.merge(0, &delta(&settings, &["a", "b"]), T0);
+    state.merge(2, &delta(&settings, &["b"]), T0 + after);
+    assert_eq!(counts(&state), [("a".into(), 1, T0), ("b".into(), 2, T0)], "it is not idle for longer");
+    state.merge(3, &delta(&settings, &["b"]), T0 + after + Duration::from_nanos(1));
+    assert_eq!((counts(&state), state.snapshot().totals.expired), (vec![("b".into(), 3, T0)], 1));
+    let later = T1 + after;
+    state.merge(4, &delta(&settings, &["a"]), later);
+    assert_eq!(counts(&state), [("a".into(), 1, later)], "b was idle for too long by then");
+    assert_eq!(state.snapshot().totals.expired, 2);
+    state.merge(5, &delta(&settings, &["b"]), later);
+    assert_eq!(counts(&state), [("a".into(), 1, later), ("b".into(), 1, later)]);
+}
+
+#[test]
+fn an_operation_with_one_busy_status_keeps_the_others_so_that_its_errors_do_not_go_back() {
+    let after = Duration::from_secs(50);
+    let settings = Arc::new(RedSettings { expire_after: Some(after), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    let of = |status| {
+        let mut scratch = RedScratch::new(Arc::clone(&settings));
+        scratch.observe(&span("pay", status));
+        scratch.take()
+    };
+    state.merge(0, &of(StatusCode::Error), T0);
+    for (number, seconds) in (1..10).zip((0..).step_by(20)) {
+        state.merge(number, &of(StatusCode::Ok), T0 + Duration::from_secs(seconds));
+    }
+    assert_eq!(state.snapshot().series.iter().map(|series| series.counts.errors).sum::<u64>(), 1);
+}
+
+#[test]
+fn what_expires_makes_room_and_its_service_is_no_longer_folded() {
+    let after = Duration::from_secs(50);
+    let settings = RedSettings { max_series: 10, expire_after: Some(after), ..RedSettings::default() };
+    let settings = Arc::new(settings);
+    let mut state = RedState::new(Arc::clone(&settings));
+    let many: Vec<String> = (0..20).map(|number| format!("name {number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    state.merge(0, &delta(&settings, &many), T0);
+    assert!(counts(&state).iter().any(|(name, ..)| name == "__other__"));
+    state.merge(20, &delta(&settings, &["new"]), T1);
+    assert_eq!(counts(&state), [("new".into(), 1, T1)]);
+    assert_eq!(state.cap.offenders().0, []);
+}
+
+#[test]
+fn a_page_leaves_out_what_is_idle_though_no_commit_has_removed_it_yet() {
+    let (settings, mut state) = state(10);
+    state.merge(0, &delta(&settings, &["a"]), T0);
+    state.merge(1, &delta(&settings, &["b"]), T1);
+    let mut snapshot = state.snapshot();
+    snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+    snapshot.leave_out_idle(T1);
+    assert_eq!(snapshot.series.iter().map(|series| &*series.name).collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]
 fn a_delta_with_other_bounds_is_left_to_the_log() {
     let (_, mut state) = state(2);
-    let other = Arc::new(Bounds::new(&[Duration::from_secs(1)]).unwrap());
+    let bounds = Bounds::new(&[Duration::from_secs(1)]).unwrap();
+    let other = Arc::new(RedSettings { bounds, ..RedSettings::default() });
     assert_eq!(state.merge(0, &delta(&other, &["a"]), T0), Merge::Gap);
     assert_eq!(state.position(), 0);
 }
 
 #[test]
 fn what_the_log_cannot_give_back_is_passed_and_counted() {
-    let (bounds, mut state) = state(2);
-    state.merge(0, &delta(&bounds, &["a"]), T0);
+    let (settings, mut state) = state(2);
+    state.merge(0, &delta(&settings, &["a"]), T0);
     state.skip(2, 5, T1, |unmeasured| &mut unmeasured.damaged);
     assert_eq!(state.position(), 1, "the span between is not passed over");
     state.skip(0, 5, T1, |unmeasured| &mut unmeasured.damaged);
     state.skip(0, 3, T1, |unmeasured| &mut unmeasured.damaged);
     state.skip(5, 6, T1, |unmeasured| &mut unmeasured.released);
-    assert_eq!(state.snapshot().unmeasured, Unmeasured { damaged: 4, released: 1 });
+    assert_eq!(state.snapshot().totals.unmeasured, Unmeasured { damaged: 4, released: 1 });
     assert_eq!(state.position(), 6);
 }
 
 #[test]
 fn no_series_begins_before_one_that_was_committed_before_it_whatever_the_clock_did() {
-    let (bounds, mut state) = state(10);
-    state.merge(0, &delta(&bounds, &["a"]), T1);
-    state.merge(1, &delta(&bounds, &["b"]), T0);
+    let (settings, mut state) = state(10);
+    state.merge(0, &delta(&settings, &["a"]), T1);
+    state.merge(1, &delta(&settings, &["b"]), T0);
     assert_eq!(counts(&state), [("a".into(), 1, T1), ("b".into(), 1, T1)]);
 }
 
 #[test]
 fn no_series_begins_before_the_counters_began_anew_in_the_next_process_either() {
-    let bounds = Arc::new(Bounds::default());
-    let anew = RedState::at(Arc::clone(&bounds), 1, 0, Some(T0), Continuity::new(true, 0, 10));
+    let settings = Arc::new(RedSettings { max_series: 2, ..RedSettings::default() });
+    let anew = RedState::at(Arc::clone(&settings), 0, Some(T0), Continuity::new(true, 0, 10));
     let mut anew = anew.not_before(T0);
-    anew.merge(0, &delta(&bounds, &["a"]), T0);
+    anew.merge(0, &delta(&settings, &["a"]), T0);
     anew.skip(1, 3, T1, |unmeasured| &mut unmeasured.damaged);
     let checkpoint = anew.checkpoint().unwrap();
     assert_eq!((checkpoint.position, checkpoint.created, checkpoint.series.len()), (3, T1, 0));
-    for mut state in [anew, RedState::restored(Arc::clone(&bounds), 1, checkpoint, 10)] {
-        state.merge(3, &delta(&bounds, &["a", "b"]), T0);
-        assert_eq!(counts(&state), [("a".into(), 1, T1)]);
-        assert_eq!(state.snapshot().overflow.unwrap().created, T1);
+    for mut state in [anew, RedState::restored(Arc::clone(&settings), checkpoint, 10)] {
+        state.merge(3, &delta(&settings, &["a", "b"]), T0);
+        assert_eq!(counts(&state), [("__other__".into(), 1, T1), ("a".into(), 1, T1)]);
+    }
+}
+
+/// What a state is, whatever the order in which its table gives series out.
+fn whole(state: &RedState) -> (RedSnapshot, Vec<crate::measure::cap::StoredFolding>) {
+    let mut snapshot = state.snapshot();
+    snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+    (snapshot, state.cap.stored().0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Batches of names, each some seconds after the one before; then a process goes on from a checkpoint that was made
+    /// after some of them.
+    #[test]
+    fn a_process_that_goes_on_from_any_checkpoint_comes_to_the_same(
+        batches in prop::collection::vec((prop::collection::vec(0u8..40, 1..8), 0u64..30), 1..40),
+        at in any::<prop::sample::Index>(),
+        max_series in 1usize..24,
+        expire_after in prop::option::of((1u64..60).prop_map(Duration::from_secs)),
+    ) {
+        let settings = Arc::new(RedSettings { max_series, expire_after, ..RedSettings::default() });
+        let begin = || {
+            let continuity = Continuity::new(true, 0, 0);
+            RedState::at(Arc::clone(&settings), 0, Some(T0), continuity)
+        };
+        let (mut straight, mut stopped) = (begin(), None);
+        let (mut position, mut time) = (0, T0);
+        let mut merges = Vec::new();
+        for (number, (names, gap)) in batches.iter().enumerate() {
+            let names: Vec<String> = names.iter().map(|name| format!("name {name}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            time += Duration::from_secs(*gap);
+            straight.merge(position, &delta(&settings, &names), time);
+            // As a batch, and then span by span.
+            merges.extend((position..).zip(&names).map(|(at, name)| (at, delta(&settings, &[name]), time)));
+            position += names.len() as u64;
+            if number == at.index(batches.len()) {
+                let bytes = straight.checkpoint().unwrap().encode(crate::measure::checkpoint::schema(&settings), 0);
+                stopped = Some(Checkpoint::decode(&bytes, &settings).unwrap());
+            }
+        }
+        let mut next = RedState::restored(Arc::clone(&settings), stopped.unwrap(), position);
+        for (at, delta, time) in &merges {
+            prop_assert!(next.merge(*at, delta, *time) != Merge::Gap);
+        }
+        let (mut next, straight) = (whole(&next), whole(&straight));
+        next.0.restoring = None;
+        prop_assert_eq!(next, straight);
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn durable(yields: usize) -> Bench {
-    Bench::with(yields, Durability::Process, 10_000)
+    Bench::with(yields, Durability::Process, roomy())
 }
 
 /// Timers are as exact as this.
@@ -22,25 +22,22 @@ impl Bench {
         self.let_run().await;
     }
 
-    /// Names, counts and beginnings of the series on the page; `None` while it has none of them.
-    fn page(&self) -> Option<BTreeMap<String, (u64, Duration)>> {
+    /// The counts and beginnings of the series on the page; `None` while it has none of them.
+    fn page(&self) -> Option<Shown> {
         let snapshot = self.red().snapshot();
-        let series = snapshot.series.iter().map(|it| (it.name.to_string(), &it.counts));
-        let overflow = snapshot.overflow.iter().map(|counts| (OVERFLOW.to_owned(), counts));
-        let page = series.chain(overflow).map(|(name, counts)| (name, (counts.count, counts.created)));
-        snapshot.restoring.is_none().then(|| page.collect())
+        snapshot.restoring.is_none().then(|| shown(&snapshot))
     }
 
-    /// What a plain reference counts, and when each first span was committed.
-    fn reference(&self) -> BTreeMap<String, (u64, Duration)> {
-        let (mut page, mut latest) = (BTreeMap::new(), Duration::ZERO);
-        for (name, committed) in self.names.borrow().iter() {
-            latest = latest.max(*committed);
-            let series = page.keys().filter(|name| *name != OVERFLOW).count();
-            let fits = page.contains_key(name) || series < self.series_max;
-            page.entry(if fits { name.clone() } else { OVERFLOW.to_owned() }).or_insert((0, latest)).0 += 1;
+    /// What a plain reference counts: every span by itself, in the order of the log, and never a checkpoint.
+    fn reference(&self) -> Shown {
+        let settings = Arc::new(self.settings.borrow().clone());
+        let mut state = RedState::new(Arc::clone(&settings));
+        let mut scratch = RedScratch::new(settings);
+        for (position, (name, committed)) in (0..).zip(self.names.borrow().iter()) {
+            scan(&request(std::slice::from_ref(name)), |span| scratch.observe(span)).unwrap();
+            assert_eq!(state.merge(position, &scratch.take(), *committed), Merge::Counted);
         }
-        page
+        shown(&state.snapshot())
     }
 
     fn asked(&self) -> usize {
@@ -48,9 +45,20 @@ impl Bench {
     }
 }
 
-const OVERFLOW: &str = "(overflow)";
+/// By the name, with the value of the dimension, if there is one.
+type Shown = BTreeMap<String, (u64, Duration)>;
 
-fn counts(page: &BTreeMap<String, (u64, Duration)>) -> BTreeMap<String, u64> {
+fn shown(snapshot: &RedSnapshot) -> Shown {
+    let name = |it: &RedSeries| {
+        let (key, many) = (it.key(), if it.overflow { " and more" } else { "" });
+        format!("{}{}{many}", key.name, key.dimensions.get(0))
+    };
+    let series = snapshot.series.iter().map(|it| (name(it), &it.counts));
+    let overflow = snapshot.overflow.iter().map(|counts| ("(overflow)".to_owned(), counts));
+    series.chain(overflow).map(|(name, counts)| (name, (counts.count, counts.created))).collect()
+}
+
+fn counts(page: &Shown) -> BTreeMap<String, u64> {
     page.iter().map(|(name, (count, _))| (name.clone(), *count)).collect()
 }
 
@@ -111,7 +119,7 @@ fn counters_go_on_from_the_checkpoint_and_what_the_log_has_behind_it() {
         bench.settle().await;
         assert_eq!(bench.page().unwrap(), before, "beginnings included");
         assert_eq!(bench.red().troubles(), [""; 0]);
-        assert_eq!(bench.red().snapshot().caught_up, 2);
+        assert_eq!(bench.red().snapshot().totals.caught_up, 2);
 
         drop(bench.commit(&names(&["lost"])));
         bench.crash().await;
@@ -144,12 +152,15 @@ fn the_page_leaves_counters_out_while_they_are_behind() {
         ];
         let counters = [
             "nyx_measure_caught_up_spans",
+            "nyx_measure_cut_values",
+            "nyx_measure_expired_series",
+            "nyx_measure_folded_spans",
             "nyx_measure_unmeasured_spans",
             "nyx_span_count",
             "nyx_span_duration_seconds",
             "nyx_span_errors",
         ];
-        let mut all = [gauges, counters].concat();
+        let mut all = [&gauges[..], &counters].concat();
         all.sort_unstable();
         assert_eq!(families(&bench), all);
         bench.restart().await;
@@ -166,7 +177,8 @@ fn a_checkpoint_with_other_bounds_is_not_used_and_counting_begins_at_the_logs_en
         let message = bench.commit(&names(&["a", "b"]));
         bench.tell(message).await;
         let before = bench.red().snapshot().created.unwrap();
-        bench.restart_with(Bounds::new(&[Duration::from_secs(1)]).unwrap()).await;
+        let bounds = Bounds::new(&[Duration::from_secs(1)]).unwrap();
+        bench.restart_with(RedSettings { bounds, ..roomy() }).await;
         assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
         assert!(bench.red().snapshot().created.unwrap() > before);
         bench.let_run().await;
@@ -214,7 +226,7 @@ fn counters_begin_anew_where_the_log_cannot_give_back_what_was_counted_before() 
         assert_eq!(counts(&after), BTreeMap::from([("a".to_owned(), 1)]));
         assert!(after["a"].1 > before["a"].1, "it is another series by its beginning");
         assert_eq!(bench.red().snapshot().created, Some(after["a"].1), "that of all these counters");
-        assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
+        assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured::default());
         assert_eq!(bench.log.stored_at(), Some(4));
 
         let message = bench.commit(&names(&["a", "c"]));
@@ -323,7 +335,7 @@ fn an_error_is_news_once_for_each_text_and_so_is_its_end() {
             disk: Mutex::default(),
             stats: Mutex::default(),
         };
-        RedShared::restore(Bounds::default(), 1, &log)
+        RedShared::restore(RedSettings::default(), &log)
     };
     let news = |result: Result<(), &str>| red.checkpointed(0, &result.map_err(str::to_owned));
     let results = [Ok(()), Err("a"), Err("a"), Err("b"), Ok(()), Ok(())];
@@ -489,15 +501,19 @@ proptest! {
     fn no_counter_goes_back_begins_anew_or_counts_twice_whatever_ends_the_process(
         fates in prop::collection::vec(fate(), 0..60),
         yields in 0usize..4,
-        series_max in 1usize..6,
+        max_series in 1usize..6,
+        with_dimension in any::<bool>(),
         hold in any::<bool>(),
     ) {
         run(async move {
-            let bench = Bench::with(yields, Durability::Process, series_max);
+            let names = if with_dimension { vec!["key".to_owned()] } else { vec![] };
+            let dimensions = Dimensions::new(&names).unwrap();
+            let settings = RedSettings { max_series, dimensions, ..RedSettings::default() };
+            let bench = Bench::with(yields, Durability::Process, settings);
             bench.log.disk.lock().hold = hold;
             let mut waiting = Vec::new();
-            let mut shown: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
-            let look = |shown: &mut BTreeMap<String, (u64, Duration)>| {
+            let mut shown = Shown::new();
+            let look = |shown: &mut Shown| {
                 let Some(page) = bench.page() else { return };
                 for (name, (count, created)) in shown.iter() {
                     let (now, began) = page[name];
@@ -521,7 +537,7 @@ proptest! {
             bench.interval().await;
             look(&mut shown);
             assert_eq!(shown, bench.reference());
-            assert_eq!(bench.red().snapshot().unmeasured, Unmeasured::default());
+            assert_eq!(bench.red().snapshot().totals.unmeasured, Unmeasured::default());
             assert_eq!(bench.log.stored_at(), Some(bench.log.end()));
         });
     }

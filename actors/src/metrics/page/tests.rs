@@ -90,7 +90,7 @@ fn every_declared_metric_and_those_of_the_process_stand_on_one_page() {
         let mut metric = proto::Metric::default();
         metric.set_histogram(proto::Histogram::default());
         let created = (family.kind != Kind::Gauge).then_some(START);
-        page.push(family, &vec!["x"; family.labels.len()], metric, created);
+        page.push(family, &vec!["x"; family.labels.len()], &[], metric, created);
     }
     page.families.remove(PAGE_LEFT_OUT.family().name);
     let process = prometheus::process_collector::ProcessCollector::for_self().collect();

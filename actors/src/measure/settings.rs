@@ -1,0 +1,39 @@
+//! What an operator may choose about the RED metrics (level 0).
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{Bounds, Dimensions};
+
+/// How the RED metrics are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedSettings {
+    /// Series at most, without the overflow series. See `measure/cap.rs` for what becomes of further ones.
+    pub max_series: usize,
+    /// The bounds of the duration histogram.
+    pub bounds: Bounds,
+    /// Labels from attributes.
+    pub dimensions: Dimensions,
+    /// How long nothing was counted in any series of an operation until they are removed; `None`: never.
+    pub expire_after: Option<Duration>,
+}
+
+impl RedSettings {
+    /// What [`RedSettings::max_series`] may be in a configuration.
+    pub const MAX_SERIES: RangeInclusive<usize> = 10..=100_000;
+
+    /// Whether what was counted under the one can be added to what was counted under the other.
+    pub(super) fn counts_like(&self, other: &Self) -> bool {
+        self.bounds == other.bounds && self.dimensions == other.dimensions
+    }
+}
+
+impl Default for RedSettings {
+    fn default() -> Self {
+        Self {
+            max_series: 2_000,
+            bounds: Bounds::default(),
+            dimensions: Dimensions::default(),
+            expire_after: None,
+        }
+    }
+}
