@@ -51,3 +51,18 @@ def in_order(spans):
     are in them, each as often."""
     texts = ["\n".join(str(part) for part in span) for span in spans]
     return sorted(texts)
+
+
+def value_of(value):
+    """An attribute's value as Python has it."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [value_of(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return {each.key: value_of(each.value) for each in value.kvlist_value.values}
+    return getattr(value, kind)
+
+
+def attributes_of(described):
+    """The attributes of a span, an event, a resource, and so on, by key."""
+    return {each.key: value_of(each.value) for each in described.attributes}

@@ -97,6 +97,7 @@ class Daemon:
             if ready["message"] == "ready":
                 break
         self.door = ready["grpc"]
+        self.http = ready["http"]
         self.pages = ready["pages"]
 
     @staticmethod

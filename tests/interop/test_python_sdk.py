@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.parser import text_string_to_metric_families
 
-from destination import Destination, in_order
+from destination import Destination, attributes_of, in_order
 from harness import LIMIT, Daemon, free_port, until
 from senders import SECOND, Application, one_of_everything
 
@@ -52,22 +52,11 @@ def test_what_arrives_says_what_the_application_said(application, daemon, destin
     arrived = {span[-1].name: span for span in destination.spans()}
     resource, resource_schema, scope, scope_schema, span = arrived["POST /orders/{id}"]
 
-    def value(of):
-        kind = of.WhichOneof("value")
-        if kind == "array_value":
-            return [value(each) for each in of.array_value.values]
-        if kind == "kvlist_value":
-            return {each.key: value(each.value) for each in of.kvlist_value.values}
-        return getattr(of, kind)
-
-    def attributes(of):
-        return {each.key: value(each.value) for each in of.attributes}
-
-    of_resource = attributes(resource)
+    of_resource = attributes_of(resource)
     assert (of_resource["service.name"], of_resource["replicas"]) == ("shop", 3)
     assert (of_resource["telemetry.sdk.language"], of_resource["telemetry.sdk.version"]) == ("python", "1.45.2")
     assert (resource_schema, scope_schema) == ("https://opentelemetry.io/schemas/1.40.0",) * 2
-    assert (scope.name, scope.version, attributes(scope)) == ("shop.checkout", "2.1.0", {"team": "payments", "tier": 1})
+    assert (scope.name, scope.version, attributes_of(scope)) == ("shop.checkout", "2.1.0", {"team": "payments", "tier": 1})
 
     assert span.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
     assert span.parent_span_id.hex() == "00f067aa0ba902b7"
@@ -75,7 +64,7 @@ def test_what_arrives_says_what_the_application_said(application, daemon, destin
     assert span.start_time_unix_nano == 1_700_000_000 * SECOND + 1
     assert span.end_time_unix_nano == 1_700_000_002 * SECOND + 7
     assert (span.status.code, span.status.message) == (2, "card declined")
-    assert attributes(span) == {
+    assert attributes_of(span) == {
         "text": "straße 🦀",
         "empty": "",
         "yes": True,
@@ -94,11 +83,11 @@ def test_what_arrives_says_what_the_application_said(application, daemon, destin
         "nothing": [],
         "tree": {"leaf": 1, "branch": {"list": [1, "two", 3.0]}},
     }
-    assert [(event.name, event.time_unix_nano, attributes(event)) for event in span.events] == [
+    assert [(event.name, event.time_unix_nano, attributes_of(event)) for event in span.events] == [
         ("cache miss", 1_700_000_000 * SECOND + 2, {"key": "user:7", "tries": [1, 2]}),
         ("bare", 1_700_000_000 * SECOND + 3, {}),
     ]
-    assert [(link.span_id.hex(), attributes(link)) for link in span.links] == [
+    assert [(link.span_id.hex(), attributes_of(link)) for link in span.links] == [
         ("53995c3f42cd8ad8", {"why": "retry", "attempt": 2}),
         ("00f067aa0ba902b7", {}),
     ]
@@ -108,7 +97,7 @@ def test_what_arrives_says_what_the_application_said(application, daemon, destin
     assert (child.kind, child.status.code) == (Wire.SPAN_KIND_CLIENT, 1)
     (exception,) = child.events
     assert (exception.name, exception.time_unix_nano) == ("exception", 1_700_000_000 * SECOND + 5)
-    assert attributes(exception)["exception.message"] == "no funds"
+    assert attributes_of(exception)["exception.message"] == "no funds"
 
     crowded = arrived["crowded"][-1]
     assert (len(crowded.attributes), crowded.dropped_attributes_count) == (32, 8)
