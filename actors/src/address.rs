@@ -15,15 +15,17 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Characters of a text that an error repeats.
 const SHOWN_CHARS_MAX: usize = 256;
 
-/// An endpoint of OTLP over gRPC.
+/// Where a destination is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `http://host:port`
+    /// `http://host:port`, and a path where OTLP is spoken over HTTP.
     Tcp {
         /// A name or an address, IPv6 without its brackets.
         host: String,
         /// The port, not 0.
         port: u16,
+        /// The path, without a slash at its end: often empty.
+        path: String,
     },
     /// `unix:/path`
     Unix(PathBuf),
@@ -63,8 +65,8 @@ impl AddressError {
 }
 
 impl Endpoint {
-    /// Reads `http://host:port` (a `/` may follow), `unix:/path` or `unix:///path`. The port must be named: what
-    /// a URL without one means (80) is no port of OTLP.
+    /// Reads `http://host:port`, behind which a path may follow, `unix:/path` or `unix:///path`. The port must be named:
+    /// what a URL without one means (80) is no port of OTLP.
     ///
     /// # Errors
     /// [`AddressError`] with the text and what is allowed.
@@ -88,24 +90,33 @@ impl Endpoint {
         if authority.as_str().contains('@') {
             return Err("must not hold a user name or password: use headers".to_owned());
         }
-        if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
-            return Err("must be http://host:port without a path: OTLP over gRPC has its own".to_owned());
+        if uri.query().is_some() || text.contains('#') {
+            return Err("must not have a query or a fragment".to_owned());
         }
+        let path = uri.path().trim_end_matches('/').to_owned();
         let host = authority.host();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         match authority.port_u16() {
             _ if host.is_empty() => Err(RULE.to_owned()),
             Some(0) | None => Err("must be http://host:port with a port from 1 to 65535".to_owned()),
-            Some(port) => Ok(Self::Tcp { host: host.to_owned(), port }),
+            Some(port) => Ok(Self::Tcp { host: host.to_owned(), port, path }),
         }
     }
 
     /// The `:authority` of requests.
     pub(crate) fn authority(&self) -> String {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => format!("{host}:{port}"),
             Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The path, without a slash at its end.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Tcp { path, .. } => path,
+            Self::Unix(_) => "",
         }
     }
 }
@@ -113,7 +124,7 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { .. } => write!(f, "http://{}", self.authority()),
+            Self::Tcp { path, .. } => write!(f, "http://{}{path}", self.authority()),
             Self::Unix(path) => show_socket(f, path),
         }
     }
@@ -170,6 +181,7 @@ mod tests {
     #[test]
     fn an_endpoint_is_a_host_and_port_or_a_socket() {
         for (text, shown) in [
+            ("http://localhost:4318/otlp/", "http://localhost:4318/otlp"),
             ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
             ("http://localhost:4317/", "http://localhost:4317"),
             ("http://[::1]:4317", "http://[::1]:4317"),
@@ -180,7 +192,7 @@ mod tests {
             assert_eq!(endpoint.to_string(), shown);
             assert_eq!(Endpoint::parse(shown), Ok(endpoint));
         }
-        let ipv6 = Endpoint::Tcp { host: "::1".to_owned(), port: 4317 };
+        let ipv6 = Endpoint::Tcp { host: "::1".to_owned(), port: 4317, path: String::new() };
         assert_eq!(Endpoint::parse("http://[::1]:4317"), Ok(ipv6));
     }
 
@@ -188,7 +200,7 @@ mod tests {
     fn what_is_no_endpoint_is_refused_with_what_is_allowed() {
         let rule = "must be http://host:port or unix:/path";
         let port = "must be http://host:port with a port from 1 to 65535";
-        let path = "must be http://host:port without a path: OTLP over gRPC has its own";
+        let query = "must not have a query or a fragment";
         let tls = "asks for TLS, which is not part of this version: must be http://host:port or unix:/path";
         for (text, why) in [
             ("", rule),
@@ -202,8 +214,8 @@ mod tests {
             ("http://localhost:", port),
             ("http://localhost:0", port),
             ("http://localhost:65536", port),
-            ("http://localhost:4318/v1/traces", path),
-            ("http://localhost:4318/?a=b", path),
+            ("http://localhost:4318/?a=b", query),
+            ("http://localhost:4318/v1#traces", query),
             ("unix:run/otlp.sock", SOCKET),
             ("unix://run/otlp.sock", SOCKET),
             ("unix:", SOCKET),

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use nyx_telemetry::{
-    export::{Backoff, DestinationConfig, Endpoint},
+    export::{Backoff, DestinationConfig, Endpoint, Problem, Protocol},
     log::segments::StartAt,
 };
 
 use super::{
-    kinds::{bytes, duration, endpoint, number, whole, word},
+    Values,
+    kinds::{bytes, duration, endpoint, number, text, whole, word},
     pairs,
-    read::{Read, Table, origin_of},
+    read::{Problems, Read, Table, at, origin_of},
     section::{Field, Keys, Section, declare, section},
 };
 
@@ -30,6 +31,10 @@ declare! {
         sampling_rate: Option<f64> = number(DestinationConfig::SAMPLING_RATE).or_unset(),
         /// Where it begins if the log does not know it yet: with the next span, or with the first that the log still holds.
         start: StartAt = word([("end", StartAt::End), ("beginning", StartAt::Beginning)]),
+        /// How OTLP is spoken to it. Receivers take the two at different ports: 4317 and 4318 by custom.
+        protocol: Protocol = word(Protocol::ALL.map(|protocol| (protocol.name(), protocol))),
+        /// The path of requests, as it is; only with `http/protobuf`. Empty: the endpoint's path with `/v1/traces` behind it.
+        path: Option<String> = text(0..=1024).map(|path| Some(path).filter(|path| !path.is_empty())),
         /// How long one request may take until its answer.
         timeout: Duration = duration(DestinationConfig::TIMEOUT),
         /// Headers of every request; see below.
@@ -75,10 +80,13 @@ declare! {
 
 impl Destination {
     fn named(self, name: &str) -> DestinationConfig {
-        let Self { start, timeout, headers, compression, concurrency, batch, retry, .. } = self;
+        let Self { start, protocol, path, timeout, headers, compression, concurrency, batch, retry, .. } =
+            self;
         let endpoint = self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
         DestinationConfig {
             start,
+            protocol,
+            path,
             timeout,
             headers,
             gzip: compression,
@@ -144,4 +152,18 @@ fn destination(export: &mut Table<'_>, name: &str) -> Read<DestinationConfig> {
     let destination = Destination::read(table);
     place?;
     Ok(destination?.named(name))
+}
+
+/// Notes what is wrong with the settings of a destination beside each other; what each is by itself has been looked at.
+pub(super) fn as_a_whole(destination: &DestinationConfig, values: &Values, problems: &Problems<'_>) {
+    let Err(error) = destination.validate() else { return };
+    for Problem { setting, message } in error.problems {
+        let key = match setting {
+            "endpoint" if destination.name == DEFAULT => "telemetry.otlp_endpoint".to_owned(),
+            "endpoint" | "path" => format!("export.{}.{setting}", destination.name),
+            _ => continue,
+        };
+        let origin = at(values, &key).map(origin_of).unwrap_or_default();
+        problems.note(format!("{key}{origin}: {message}"));
+    }
 }

@@ -148,11 +148,14 @@ impl Sources {
         for line in lines {
             problems.note(line);
         }
-        let config = Config::read(Table::root(values.clone(), &problems));
+        let config = Config::read(Table::root(values.clone(), &problems))
+            .map(|config| config.finish(&self.environment));
         checks::contradictions(&values, &problems);
+        for destination in config.iter().flat_map(|config| &config.export) {
+            destinations::as_a_whole(destination, &values, &problems);
+        }
         match (config, problems.into_inner()) {
             (Ok(config), problems) if problems.is_empty() => {
-                let config = config.finish(&self.environment);
                 Ok(Loaded { config, notices, values: ShownValues(values) })
             }
             (_, problems) => Err(Invalid { problems }),

@@ -9,14 +9,15 @@ use super::{
     environment::Environment,
     layers::VARIABLE,
     pairs,
+    read::shown,
     variables::{set, text_value},
 };
 
 /// What a variable can ask for and nyx does not have: the variable, the values that ask for it (none: any), and what it
 /// is. To be shortened by whoever adds it, who says in [`VARIABLES`] what the variable then sets.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["http/protobuf", "http/json"], "OTLP over HTTP"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["http/protobuf", "http/json"], "OTLP over HTTP"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["http/json"], "OTLP in JSON"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["http/json"], "OTLP in JSON"),
     ("OTEL_EXPORTER_OTLP_CERTIFICATE", &[], "TLS"),
     ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &[], "TLS"),
     ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &[], "TLS"),
@@ -38,10 +39,10 @@ enum Reading {
     Milliseconds(&'static [&'static str]),
     /// The endpoint; without a scheme, `OTEL_EXPORTER_OTLP_[TRACES_]INSECURE` says which.
     Endpoint,
+    /// The same with the path of traces.
+    TracesEndpoint,
     /// True or false, read together with the endpoint.
     Insecure,
-    /// The protocol; all that is not in [`MISSING`] is gRPC.
-    Protocol,
     /// True: nothing is exported.
     Disabled,
     /// `name=value,name=value`.
@@ -69,11 +70,14 @@ const fn variable(name: &'static str, reading: Reading, meaning: &'static str) -
 
 const ENDPOINT: &str = "telemetry.otlp_endpoint";
 const SERVICE_NAME: &str = "telemetry.service_name";
+/// The path that the specification gives an endpoint of traces.
+const TRACES_PATH: &str = "/v1/traces";
 const RESOURCE: &str = "telemetry.resource";
 const SAMPLING_RATE: &str = "telemetry.otlp_sampling_rate";
 const SPAN_EXPORT: &str = "telemetry.span_export_enabled";
 const TIMEOUT: &[&str] = &["export.default.timeout"];
 const HEADERS: &[&str] = &["export.default.headers"];
+const PROTOCOL: &[&str] = &["export.default.protocol"];
 const COMPRESSION: &[&str] = &["export.default.compression"];
 const MAX_DELAY: &[&str] = &["export.default.batch.max_delay"];
 const BATCH: &[&str] = &["export.default.batch.min_spans", "export.default.batch.max_spans"];
@@ -122,7 +126,11 @@ const VARIABLES: &[Variable] = &[
         "`export.default.batch.min_spans` and `export.default.batch.max_spans`: a batch goes out when so many wait, with so many",
     ),
     variable("OTEL_EXPORTER_OTLP_ENDPOINT", Reading::Endpoint, "`telemetry.otlp_endpoint`"),
-    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", Reading::Endpoint, "`telemetry.otlp_endpoint`"),
+    variable(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        Reading::TracesEndpoint,
+        "`telemetry.otlp_endpoint`, without the `/v1/traces` in which a path has to end",
+    ),
     variable(
         "OTEL_EXPORTER_OTLP_INSECURE",
         Reading::Insecure,
@@ -133,8 +141,8 @@ const VARIABLES: &[Variable] = &[
         Reading::Insecure,
         "of an endpoint without a scheme: `true` is `http://`, `false` `https://`",
     ),
-    variable("OTEL_EXPORTER_OTLP_PROTOCOL", Reading::Protocol, "only `grpc`"),
-    variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", Reading::Protocol, "only `grpc`"),
+    variable("OTEL_EXPORTER_OTLP_PROTOCOL", Reading::As(PROTOCOL), "`export.default.protocol`"),
+    variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", Reading::As(PROTOCOL), "`export.default.protocol`"),
     variable("OTEL_EXPORTER_OTLP_HEADERS", Reading::As(HEADERS), "`export.default.headers`"),
     variable("OTEL_EXPORTER_OTLP_TRACES_HEADERS", Reading::As(HEADERS), "`export.default.headers`"),
     variable("OTEL_EXPORTER_OTLP_COMPRESSION", Reading::As(COMPRESSION), "`export.default.compression`"),
@@ -220,11 +228,20 @@ impl Layer<'_> {
                 let endpoint = self.with_scheme(text)?;
                 self.set_all(&[ENDPOINT], name, &endpoint);
             }
-            Reading::Insecure => drop(flag(name, text)?),
-            Reading::Protocol if text == "grpc" => {}
-            Reading::Protocol => {
-                return Err(format!("{VARIABLE}{name} is {text:?}: must be \"grpc\""));
+            Reading::TracesEndpoint => {
+                let endpoint = self.with_scheme(text)?;
+                let path = endpoint.split_once("://").and_then(|(_, rest)| Some(rest.split_once('/')?.1));
+                let base = endpoint.trim_end_matches('/').strip_suffix(TRACES_PATH);
+                if base.is_none() && path.is_some_and(|path| !path.is_empty()) {
+                    return Err(format!(
+                        "{VARIABLE}{name} is {}: must end in {TRACES_PATH}, if it has a path: set {ENDPOINT} and \
+                         export.default.path for another",
+                        shown(&text_value("", text))
+                    ));
+                }
+                self.set_all(&[ENDPOINT], name, base.unwrap_or(&endpoint));
             }
+            Reading::Insecure => drop(flag(name, text)?),
             Reading::Disabled => {
                 if flag(name, text)? {
                     self.set_all(&[SPAN_EXPORT], name, "false");

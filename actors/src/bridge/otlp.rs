@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use thiserror::Error;
 
-use crate::export::{Backoff, DestinationConfig, DestinationConfigError};
+use crate::export::{Backoff, DestinationConfig, DestinationConfigError, Protocol};
 
 /// How spans are exported. [`DestinationConfig`] has the same and more, and the ranges.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,17 +37,14 @@ pub enum OtlpProtocol {
     /// OTLP/gRPC.
     #[default]
     Grpc,
-    /// OTLP/HTTP with protobuf, which is not part of this version.
+    /// OTLP/HTTP with protobuf.
     HttpProtobuf,
 }
 
 /// An OTLP destination's settings are wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OtlpConfigError {
-    /// The protocol is not there yet.
-    #[error("protocol is HttpProtobuf, which is not part of this version: must be Grpc")]
-    Protocol,
-    /// Others are out of their range.
+    /// Some are out of their range.
     #[error(transparent)]
     Destination(#[from] DestinationConfigError),
 }
@@ -87,10 +84,6 @@ impl OtlpConfig {
     /// # Errors
     /// [`OtlpConfigError`] with every setting that is wrong.
     pub fn destination(&self, name: &str) -> Result<DestinationConfig, OtlpConfigError> {
-        match self.protocol {
-            OtlpProtocol::Grpc => {}
-            OtlpProtocol::HttpProtobuf => return Err(OtlpConfigError::Protocol),
-        }
         let endpoint = match (self.use_tls, self.endpoint.strip_prefix("http://")) {
             (true, Some(rest)) => format!("https://{rest}"),
             (true | false, _) => self.endpoint.clone(),
@@ -101,6 +94,10 @@ impl OtlpConfig {
             self.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         headers.sort_unstable();
         let destination = DestinationConfig {
+            protocol: match self.protocol {
+                OtlpProtocol::Grpc => Protocol::Grpc,
+                OtlpProtocol::HttpProtobuf => Protocol::HttpProtobuf,
+            },
             timeout: self.timeout,
             headers,
             gzip: self.compression,

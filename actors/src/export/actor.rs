@@ -16,9 +16,9 @@ use super::{
     DestinationConfig, DestinationConfigError, DestinationStatus, Drain, Drained, LogAdvanced,
     batch::{Batch, Formed},
     config::Checked,
-    grpc::{Sent, Tasks, Transport},
     machine::Machine,
     state::{Action, Doomed, PieceId},
+    transport::{Sent, Tasks, Transport},
     verdict::{Failure, Verdict},
 };
 use crate::log::{

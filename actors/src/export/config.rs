@@ -8,9 +8,9 @@ use thiserror::Error;
 use super::{
     backoff::Backoff,
     batch::Sampler,
-    grpc::TransportSettings,
     headers::{HeaderProblem, headers},
     state::Settings,
+    transport::{Protocol, TransportSettings},
 };
 use crate::{
     address::Endpoint,
@@ -23,8 +23,13 @@ use crate::{
 pub struct DestinationConfig {
     /// The destination's name on `/stats`, in metrics and in the log: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`.
     pub name: String,
-    /// Where it is: `http://host:port` or `unix:/path`.
+    /// Where it is: `http://host:port` or `unix:/path`. Over HTTP a path may follow.
     pub endpoint: String,
+    /// How OTLP is spoken to it; [`Protocol::Grpc`].
+    pub protocol: Protocol,
+    /// The path of requests, of up to 1,024 bytes, with [`Protocol::HttpProtobuf`] alone; none: the endpoint's path and
+    /// `/v1/traces` behind it.
+    pub path: Option<String>,
     /// Time for an attempt from connecting to the last byte of the answer; 10 s, from 10 ms to 10 min.
     pub timeout: Duration,
     /// Headers of every request, as [`headers`] takes them; none. Values are secrets: they are never shown.
@@ -105,6 +110,13 @@ pub(super) struct Checked {
     pub(super) drain_timeout: Duration,
 }
 
+/// Bytes of a path.
+const PATH_BYTES_MAX: usize = 1024;
+/// Bytes of it that an error repeats.
+const PATH_SHOWN_MAX: usize = 100;
+/// The path of traces (OTLP 1.11, "OTLP/HTTP Request").
+const TRACES_PATH: &str = "/v1/traces";
+
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
 }
@@ -136,6 +148,8 @@ impl DestinationConfig {
         Self {
             name: name.to_owned(),
             endpoint: endpoint.to_owned(),
+            protocol: Protocol::Grpc,
+            path: None,
             timeout: Duration::from_secs(10),
             headers: vec![],
             gzip: false,
@@ -186,6 +200,7 @@ impl DestinationConfig {
         if let Err(error) = &endpoint {
             problems.add("endpoint", error.to_string());
         }
+        let path = self.path(endpoint.as_ref().map_or("", Endpoint::path), &mut problems);
         let headers = headers(&self.headers).unwrap_or_else(|wrong| {
             let message =
                 |problem: HeaderProblem| Problem { setting: "headers", message: problem.to_string() };
@@ -221,11 +236,46 @@ impl DestinationConfig {
         match endpoint {
             Ok(endpoint) if problems.0.is_empty() => Ok(Checked {
                 machine,
-                transport: TransportSettings { endpoint, timeout: self.timeout, headers, gzip: self.gzip },
+                transport: TransportSettings {
+                    endpoint,
+                    protocol: self.protocol,
+                    path,
+                    timeout: self.timeout,
+                    headers,
+                    gzip: self.gzip,
+                    concurrency: self.concurrency,
+                },
                 sampler: Sampler::new(self.sampling_rate),
                 drain_timeout: self.drain_timeout,
             }),
             _ => Err(DestinationConfigError { name: self.name.clone(), problems: problems.0 }),
+        }
+    }
+
+    /// The path of requests over HTTP, given that of the endpoint.
+    fn path(&self, of_endpoint: &str, problems: &mut Problems) -> String {
+        match (self.protocol, &self.path) {
+            (Protocol::Grpc, path) => {
+                if !of_endpoint.is_empty() {
+                    let rule = "must be http://host:port without a path: OTLP over gRPC has its own";
+                    problems.add("endpoint", format!("{:?} {rule}", self.endpoint));
+                }
+                if let Some(path) = path {
+                    problems.add("path", format!("{path:?} must not be set: OTLP over gRPC has its own"));
+                }
+                String::new()
+            }
+            (Protocol::HttpProtobuf, None) => format!("{of_endpoint}{TRACES_PATH}"),
+            (Protocol::HttpProtobuf, Some(path)) => {
+                let holds = path.len() <= PATH_BYTES_MAX && path.starts_with('/') && !path.contains('#');
+                if !holds || path.parse::<http::uri::PathAndQuery>().is_err() {
+                    let rule =
+                        format!("must be a path of a URL, from / on, of at most {PATH_BYTES_MAX} bytes");
+                    let path = path.get(..path.floor_char_boundary(PATH_SHOWN_MAX)).unwrap_or_default();
+                    problems.add("path", format!("{path:?} {rule}"));
+                }
+                path.clone()
+            }
         }
     }
 }
@@ -285,6 +335,48 @@ mod tests {
              concurrency: 0 is not within 1 and 64; \
              backoff.initial: 60s is not within 1ms and 30s"
         );
+    }
+
+    #[test]
+    fn the_path_of_requests_is_the_endpoint_s_and_that_of_traces_unless_it_is_named() {
+        let path = |endpoint: &str, path: Option<&str>| {
+            let path = path.map(str::to_owned);
+            let protocol = Protocol::HttpProtobuf;
+            DestinationConfig { protocol, path, ..DestinationConfig::new("a", endpoint) }
+                .check()
+                .unwrap()
+                .transport
+                .path
+        };
+        assert_eq!(path("http://h:1", None), "/v1/traces");
+        assert_eq!(path("http://h:1/otlp/", None), "/otlp/v1/traces");
+        assert_eq!(path("unix:/run/h.sock", None), "/v1/traces");
+        assert_eq!(path("http://h:1/otlp", Some("/")), "/");
+        assert_eq!(path("http://h:1", Some("/traces?tenant=1")), "/traces?tenant=1");
+    }
+
+    #[test]
+    fn a_path_that_requests_cannot_have_is_refused() {
+        let config = DestinationConfig {
+            path: Some("/x".to_owned()),
+            ..DestinationConfig::new("a", "http://h:1/otlp")
+        };
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "destination \"a\": endpoint: \"http://h:1/otlp\" must be http://host:port without a path: \
+             OTLP over gRPC has its own; path: \"/x\" must not be set: OTLP over gRPC has its own"
+        );
+        let long = format!("/{}", "x".repeat(1024));
+        for path in ["", "v1/traces", "/a b", "/a#b", "/\n", long.as_str()] {
+            let shown = &path[..path.len().min(100)];
+            let path = Some(path.to_owned());
+            let protocol = Protocol::HttpProtobuf;
+            let config = DestinationConfig { protocol, path, ..DestinationConfig::new("a", "http://h:1") };
+            assert_eq!(
+                config.validate().unwrap_err().problems[0].to_string(),
+                format!("path: {shown:?} must be a path of a URL, from / on, of at most 1024 bytes")
+            );
+        }
     }
 
     #[test]

@@ -9,12 +9,14 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of all their names and values.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Names that the transport writes itself or that HTTP/2 does not have, besides all that start with `grpc-`.
-const RESERVED: [&str; 9] = [
+/// Names that a transport writes itself, or whose meaning it does not keep, besides all that start with `grpc-`.
+const RESERVED: [&str; 11] = [
+    "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
+    "expect",
     "host",
     "te",
     "transfer-encoding",
@@ -73,7 +75,7 @@ pub fn headers(pairs: &[(String, String)]) -> Result<HeaderMap, Vec<HeaderProble
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     let name: HeaderName = name.parse().map_err(|_| "must be named as an HTTP header is")?;
     if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("grpc-") {
-        return Err("is set by OTLP over gRPC itself: must not be set");
+        return Err("is set by the exporter itself: must not be set");
     }
     if name.as_str().ends_with("-bin") {
         return Err("is binary (-bin): cannot be set");
@@ -111,8 +113,8 @@ mod tests {
             problems,
             [
                 "\"a b\" must be named as an HTTP header is",
-                "\"TE\" is set by OTLP over gRPC itself: must not be set",
-                "\"grpc-timeout\" is set by OTLP over gRPC itself: must not be set",
+                "\"TE\" is set by the exporter itself: must not be set",
+                "\"grpc-timeout\" is set by the exporter itself: must not be set",
                 "\"x-bin\" is binary (-bin): cannot be set",
                 "\"x\" must have a value of printable ASCII characters (the value is not shown)",
                 "\"y\" must have a value of printable ASCII characters (the value is not shown)",

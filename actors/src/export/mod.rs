@@ -8,7 +8,6 @@ mod backoff;
 pub mod batch;
 mod config;
 mod gate;
-mod grpc;
 mod headers;
 pub mod machine;
 mod messages;
@@ -17,6 +16,7 @@ mod status;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
+mod transport;
 pub mod verdict;
 
 pub use crate::address::{AddressError, Endpoint};
@@ -27,3 +27,4 @@ pub use headers::{HeaderProblem, headers};
 pub use messages::{Drain, Drained, LogAdvanced};
 pub use state::DestinationState;
 pub use status::{DestinationStatus, LastError, Requests, StatusSnapshot};
+pub use transport::Protocol;

@@ -1,8 +1,10 @@
 //! A destination that does as it is told, for tests here and in the whole system.
 //!
-//! A real HTTP/2 server on loopback with a thread of its own: it counts what it acknowledged, and fails in
-//! whichever way the test asks for, down to a reset in the middle of a request.
+//! A real server on loopback with a thread of its own, of OTLP over gRPC to who speaks HTTP/2 and of OTLP over HTTP to
+//! who speaks HTTP/1.1: it counts what it acknowledged, and fails in whichever way the test asks for, down to a reset in
+//! the middle of a request.
 
+mod http1;
 mod server;
 
 use std::{
@@ -78,7 +80,7 @@ pub enum Reply {
         /// Why.
         message: String,
     },
-    /// A gRPC status.
+    /// A gRPC status; over HTTP the status that OTLP has for it.
     Status {
         /// Its number.
         code: u32,
@@ -87,14 +89,30 @@ pub enum Reply {
         /// A RetryInfo that goes with it.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not gRPC.
+    /// An HTTP answer, which is none of gRPC.
     Http {
         /// Its status.
         status: u16,
-        /// Its content type.
+        /// Its content type; empty is none.
         content_type: &'static str,
         /// Its body's length.
         bytes: usize,
+    },
+    /// An HTTP answer in every detail.
+    Answer {
+        /// Its status.
+        status: u16,
+        /// Its headers besides the length.
+        headers: Vec<(&'static str, String)>,
+        /// Its body.
+        body: Bytes,
+    },
+    /// These bytes, over HTTP/1.1, and the end.
+    Raw(Bytes),
+    /// An HTTP status after the first bytes of the request; then the connection, or over HTTP/2 the stream, is closed.
+    Early {
+        /// The status.
+        status: u16,
     },
     /// The stream is reset after the first bytes of the message.
     Reset,
@@ -124,10 +142,12 @@ impl Reply {
 /// What a connection meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greeting {
-    /// HTTP/2.
-    Http2,
-    /// An answer of HTTP/1.
+    /// OTLP, over HTTP/2 or HTTP/1.1, as the peer begins.
+    Otlp,
+    /// An answer of HTTP/1, whatever the peer says, and the end.
     Http1,
+    /// The beginning of HTTP/2, whatever the peer says.
+    Http2,
     /// Bytes that are no protocol at all.
     Garbage,
     /// It is closed at once.
@@ -225,7 +245,7 @@ impl ScriptedDestination {
         let script = Script {
             replies: VecDeque::new(),
             judge: None,
-            greeting: Greeting::Http2,
+            greeting: Greeting::Otlp,
             connections: 0,
             started: 0,
             received: vec![],

@@ -3,7 +3,8 @@
 //! A status that the server sent and a failure that was made up on this side are different types:
 //! only the server's own words may ever cost a span. The tables below are the whole of it.
 //!
-//! Sources: OTLP 1.11, "Failures" (retryable codes, RetryInfo, partial success); the gRPC status codes;
+//! Sources: OTLP 1.11, "Failures" of OTLP/gRPC and of OTLP/HTTP (retryable codes, RetryInfo, Retry-After, partial
+//! success); the gRPC status codes;
 //! gRPC over HTTP/2, "HTTP to gRPC status code mapping".
 
 use std::{fmt, time::Duration};
@@ -29,8 +30,8 @@ pub enum Outcome {
 pub struct Answer {
     /// The status.
     pub status: ServerStatus,
-    /// The server's words: `grpc-message`, the message of a partial success, or the content type of
-    /// an answer that is not gRPC.
+    /// The server's words: the status's message, the message of a partial success, or the content type of
+    /// an answer that is none of OTLP.
     pub message: String,
     /// RetryInfo or Retry-After.
     pub retry_after: Option<Duration>,
@@ -45,12 +46,14 @@ impl Answer {
     }
 }
 
-/// Who speaks: a gRPC service, or something else that speaks HTTP.
+/// Who speaks: an OTLP service, or something else that speaks HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerStatus {
     /// The `grpc-status` of the answer's headers or trailers.
     Grpc(GrpcCode),
-    /// The HTTP status of an answer without any `grpc-status`: a proxy, or no OTLP destination at all.
+    /// The status with which a service of OTLP over HTTP judged the request.
+    OtlpHttp(u16),
+    /// The HTTP status of an answer that is none of OTLP: a proxy's, or that of no OTLP destination at all.
     Http(u16),
 }
 
@@ -58,7 +61,8 @@ impl fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grpc(code) => f.write_str(code.name()),
-            Self::Http(status) => write!(f, "HTTP {status} without a gRPC status"),
+            Self::OtlpHttp(status) => write!(f, "HTTP {status}"),
+            Self::Http(status) => write!(f, "HTTP {status}, no OTLP answer"),
         }
     }
 }
@@ -153,8 +157,26 @@ grpc_codes! {
     Unauthenticated = 16 "UNAUTHENTICATED" => Row::Block,
 }
 
-/// Answers without a gRPC status. gRPC's mapping names 400 → INTERNAL, 401, 403, 404 → codes that block, and
-/// 429, 502, 503, 504 → UNAVAILABLE; the rest is UNKNOWN there. What is no gRPC service has not judged
+/// Statuses of OTLP over HTTP other than 2xx: OTLP 1.11, "Failures" and "Bad data". What is not listed is not retryable
+/// there.
+const OTLP_HTTP_ROWS: [(u16, Row); 12] = [
+    (400, Row::Bisect(DropReason::Invalid)),
+    (401, Row::Block),
+    (403, Row::Block),
+    (404, Row::Block),
+    (405, Row::Block),
+    (407, Row::Block),
+    (413, Row::Bisect(DropReason::TooLarge)),
+    (415, Row::Block),
+    (429, Row::Retry),
+    (502, Row::Retry),
+    (503, Row::Retry),
+    (504, Row::Retry),
+];
+const OTLP_HTTP_OTHERS: Row = Row::Refuse;
+
+/// Answers that are none of OTLP. gRPC's mapping names 400 → INTERNAL, 401, 403, 404 → codes that block, and
+/// 429, 502, 503, 504 → UNAVAILABLE; the rest is UNKNOWN there. What is no OTLP service has not judged
 /// the spans, so that everything else blocks too rather than costs spans.
 const HTTP_ROWS: [(u16, Row); 5] = [
     (413, Row::Bisect(DropReason::TooLarge)),
@@ -289,9 +311,9 @@ impl Verdict {
     fn on_answer(answer: Answer) -> Self {
         let row = match answer.status {
             ServerStatus::Grpc(code) => code.row(),
-            ServerStatus::Http(status) => {
-                HTTP_ROWS.iter().find(|(listed, _)| *listed == status).map_or(HTTP_OTHERS, |(_, row)| *row)
-            }
+            ServerStatus::OtlpHttp(200..=299) => Row::Success,
+            ServerStatus::OtlpHttp(status) => listed(&OTLP_HTTP_ROWS, status).unwrap_or(OTLP_HTTP_OTHERS),
+            ServerStatus::Http(status) => listed(&HTTP_ROWS, status).unwrap_or(HTTP_OTHERS),
         };
         let Answer { status, message, retry_after, rejected_spans } = answer;
         let words = match message.is_empty() {
@@ -342,6 +364,10 @@ impl Verdict {
             | Self::Refused { message } => Some(message),
         }
     }
+}
+
+fn listed(rows: &[(u16, Row)], status: u16) -> Option<Row> {
+    rows.iter().find(|(listed, _)| *listed == status).map(|(_, row)| *row)
 }
 
 fn about_size(message: &str) -> bool {
@@ -424,7 +450,35 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_grpc_never_costs_a_span_of_a_sane_size() {
+    fn every_status_of_otlp_over_http_has_its_verdict() {
+        for status in 200..600 {
+            let expected = match status {
+                200..=299 => Kind::Success,
+                400 => Kind::Invalid,
+                413 => Kind::TooLarge,
+                401 | 403 | 404 | 405 | 407 | 415 => Kind::Blocked,
+                429 | 502 | 503 | 504 => Kind::Retryable,
+                _ => Kind::Refused,
+            };
+            let answer = Answer::new(ServerStatus::OtlpHttp(status));
+            assert_eq!(kind(answer.clone()), expected, "{status}");
+            let told = kind(Answer { retry_after: Some(Duration::from_secs(3)), ..answer });
+            assert_eq!(
+                told,
+                if expected == Kind::Retryable { Kind::Throttled } else { expected },
+                "{status}"
+            );
+        }
+        let words =
+            Answer { message: "no such tenant".to_owned(), ..Answer::new(ServerStatus::OtlpHttp(401)) };
+        assert_eq!(
+            Verdict::on(Outcome::Answered(words)),
+            Verdict::Blocked { message: "HTTP 401: no such tenant".to_owned() }
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_none_of_otlp_never_costs_a_span_of_a_sane_size() {
         for status in 100..600 {
             let expected = match status {
                 413 => Kind::TooLarge,
@@ -436,7 +490,7 @@ mod tests {
         let html = Answer { message: "text/html".to_owned(), ..Answer::new(ServerStatus::Http(404)) };
         assert_eq!(
             Verdict::on(Outcome::Answered(html)),
-            Verdict::Blocked { message: "HTTP 404 without a gRPC status: text/html".to_owned() }
+            Verdict::Blocked { message: "HTTP 404, no OTLP answer: text/html".to_owned() }
         );
         let busy = Answer { retry_after: Some(Duration::ZERO), ..Answer::new(ServerStatus::Http(503)) };
         assert_eq!(kind(busy), Kind::Throttled);

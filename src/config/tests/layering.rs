@@ -1,7 +1,7 @@
 use std::{path::Path, time::Duration};
 
 use nyx_telemetry::{
-    export::{DestinationConfig, Endpoint},
+    export::{DestinationConfig, Endpoint, Protocol},
     log::{
         Durability,
         segments::{SegmentLogConfig, StartAt, WhenFull},
@@ -215,6 +215,8 @@ fn further_destinations_have_the_built_in_defaults_and_come_by_name() {
         endpoint = \"http://archive:4317\"
         sampling_rate = 0
         start = \"beginning\"
+        protocol = \"http/protobuf\"
+        path = \"/otlp\"
         retry.max_retries = 3
         retry.max_elapsed = \"1h\"
         "],
@@ -229,6 +231,8 @@ fn further_destinations_have_the_built_in_defaults_and_come_by_name() {
                 sampling_rate: 0.0,
                 start: StartAt::Beginning,
                 gzip: true,
+                protocol: Protocol::HttpProtobuf,
+                path: Some("/otlp".to_owned()),
                 max_retries: Some(3),
                 max_elapsed: Some(Duration::from_secs(3_600)),
                 ..DestinationConfig::new("archive", "http://archive:4317")

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nyx_telemetry::export::Protocol;
+
 use super::{load, load_all, loaded, only, variable_refused};
 
 fn otel(variables: &[(&str, &str)]) -> crate::config::Config {
@@ -106,6 +108,31 @@ fn an_endpoint_without_a_scheme_has_the_one_that_insecure_says() {
 }
 
 #[test]
+fn the_protocol_is_the_destinations_and_an_endpoint_of_traces_has_their_path() {
+    let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    let default = &otel(&[http, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/otlp")]).export[0];
+    assert_eq!((default.protocol, default.endpoint.as_str()), (Protocol::HttpProtobuf, "http://c:4318/otlp"));
+    for (of_traces, endpoint) in [
+        ("http://c:4318/v1/traces", "http://c:4318"),
+        ("http://c:4318/otlp/v1/traces/", "http://c:4318/otlp"),
+        ("http://c:4318/", "http://c:4318"),
+        ("http://c:4318", "http://c:4318"),
+    ] {
+        assert_eq!(
+            otel(&[http, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", of_traces)]).export[0].endpoint,
+            endpoint
+        );
+    }
+    let grpc = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
+    assert_eq!(otel(&[http, grpc]).export[0].protocol, Protocol::Grpc);
+    assert_eq!(
+        variable_refused("OTEL_EXPORTER_OTLP_PROTOCOL", "thrift"),
+        "export.default.protocol is \"thrift\" (variable OTEL_EXPORTER_OTLP_PROTOCOL): \
+         must be \"grpc\" or \"http/protobuf\""
+    );
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset_whatever_it_is() {
     let variables: Vec<_> = crate::config::otel_variables().into_iter().map(|(name, _)| (name, "")).collect();
     let all = load_all(&[], &variables, &[]).unwrap();
@@ -120,7 +147,12 @@ fn what_cannot_be_read_is_an_error_that_names_the_variable() {
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many", " is \"many\": must be a whole number of spans"),
         ("OTEL_SDK_DISABLED", "1", " is \"1\": must be true or false"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "no", " is \"no\": must be true or false"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "thrift", " is \"thrift\": must be \"grpc\""),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "https://c:4318/traces",
+            " is \"https://c:4318/traces\": must end in /v1/traces, if it has a path: set telemetry.otlp_endpoint and \
+             export.default.path for another",
+        ),
         (
             "OTEL_RESOURCE_ATTRIBUTES",
             "a",
@@ -162,8 +194,8 @@ fn what_a_key_cannot_be_is_refused_with_the_variable_that_set_it() {
 #[test]
 fn what_nyx_does_not_have_is_refused_by_name_and_not_ignored() {
     for (name, value, problem) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", " is \"http/protobuf\": asks for OTLP over HTTP"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", " is \"http/json\": asks for OTLP over HTTP"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", " is \"http/json\": asks for OTLP in JSON"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", " is \"http/json\": asks for OTLP in JSON"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem", ": asks for TLS"),
         ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/key.pem", ": asks for TLS"),
         ("OTEL_TRACES_SAMPLER", "xray", " is \"xray\": asks for sampling that is decided elsewhere"),

@@ -68,6 +68,8 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("metrics.histogram_bounds", "1", "must be a list of durations, such as [\"10ms\", \"1s\"]".into()),
         ("metrics.expire_after", "\"5m\"", "must be a duration from 10m to 30days, such as \"10s\"".into()),
         ("export.default.start", "\"middle\"", "must be \"end\" or \"beginning\"".into()),
+        ("export.default.protocol", "\"http/json\"", "must be \"grpc\" or \"http/protobuf\"".into()),
+        ("export.default.path", "7", "must be a text of 0 to 1024 bytes".into()),
         ("export.default.timeout", "\"11m\"", "must be a duration from 10ms to 10m, such as \"10s\"".into()),
         ("export.default.compression", "\"zstd\"", "must be \"none\" or \"gzip\"".into()),
         ("export.default.concurrency", "65", whole(1, 64)),
@@ -147,7 +149,8 @@ fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("[export.a]\nendpoint = \"http://a:1\"\nend-point = \"http://a:1\""),
         "export.a.end-point is a text (file a.toml, line 3): unknown key: did you mean export.a.endpoint? \
-         [export.a] has endpoint, sampling_rate, start, timeout, headers, compression, concurrency, batch, retry"
+         [export.a] has endpoint, sampling_rate, start, protocol, path, timeout, headers, compression, concurrency, \
+         batch, retry"
     );
     assert_eq!(
         refused("prometheus_addr = \"127.0.0.1:9464\""),
@@ -322,12 +325,37 @@ fn lists_that_make_no_histogram_and_no_labels_are_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn a_path_is_for_http_alone() {
+    let grpc = "OTLP over gRPC has its own";
+    assert_eq!(
+        refused("telemetry.otlp_endpoint = \"http://c:4318/otlp\""),
+        format!(
+            "telemetry.otlp_endpoint (file a.toml, line 1): \"http://c:4318/otlp\" must be http://host:port without a path: {grpc}"
+        )
+    );
+    assert_eq!(
+        refused("[export.a]\nendpoint = \"http://a:1/otlp\""),
+        format!(
+            "export.a.endpoint (file a.toml, line 2): \"http://a:1/otlp\" must be http://host:port without a path: {grpc}"
+        )
+    );
+    assert_eq!(
+        refused("export.default.path = \"/v1/traces\""),
+        format!("export.default.path (file a.toml, line 1): \"/v1/traces\" must not be set: {grpc}")
+    );
+    assert_eq!(
+        refused("[export.default]\nprotocol = \"http/protobuf\"\npath = \"v1/traces\""),
+        "export.default.path (file a.toml, line 3): \"v1/traces\" must be a path of a URL, from / on, of at most 1024 bytes"
+    );
+}
+
+#[test]
 fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     let key = "export.default.headers";
     for (headers, problem) in [
         ("{ \"a b\" = \"hush\" }", "a b: must be named as an HTTP header is"),
-        ("{ te = \"hush\" }", "te: is set by OTLP over gRPC itself: must not be set"),
-        ("{ grpc-timeout = \"hush\" }", "grpc-timeout: is set by OTLP over gRPC itself: must not be set"),
+        ("{ te = \"hush\" }", "te: is set by the exporter itself: must not be set"),
+        ("{ grpc-timeout = \"hush\" }", "grpc-timeout: is set by the exporter itself: must not be set"),
         ("{ x-bin = \"hush\" }", "x-bin: is binary (-bin): cannot be set"),
         (
             "{ x = \"hush\\n\" }",

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        Backoff, DestinationState,
+        Backoff, DestinationState, Protocol,
         testing::{self, Greeting, Reply, ScriptedDestination},
         verdict::Kind,
     },
@@ -162,59 +162,69 @@ async fn a_small_batch_goes_out_when_its_time_is_over() {
 
 #[actix::test]
 async fn whatever_breaks_requests_off_loses_and_drops_nothing() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    let breaks = [Reply::Reset, Reply::GoAway, Reply::Close, Reply::Half, Reply::OkThenGoAway, Reply::Ok];
-    destination.script(breaks.iter().cycle().take(60).cloned());
-    source.commit(10_000).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    assert_delivered(&source, &destination, 10_000);
-    let status = exporter.status.snapshot();
-    assert!(status.requests.get(Kind::Unreachable) >= 20 && status.retries >= 20, "{status:?}");
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        let breaks = [Reply::Reset, Reply::GoAway, Reply::Close, Reply::Half, Reply::OkThenGoAway, Reply::Ok];
+        destination.script(breaks.iter().cycle().take(60).cloned());
+        source.commit(10_000).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        assert_delivered(&source, &destination, 10_000);
+        let status = exporter.status.snapshot();
+        assert!(status.requests.get(Kind::Unreachable) >= 20 && status.retries >= 20, "{status:?}");
+    }
 }
 
 #[actix::test]
 async fn a_destination_that_is_killed_and_comes_back_gets_everything() {
-    let (source, mut destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    source.commit(5_000).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    for kill in 1..=3 {
-        destination.until(|destination| destination.acknowledged().len() >= kill * 500).await;
-        destination.kill();
-        exporter.status.until(|status| status.state == DestinationState::Unreachable).await;
-        let reason = exporter.status.snapshot().reason;
-        assert!(reason.is_some(), "an unhealthy state has its reason");
-        destination.revive().unwrap();
+    for protocol in Protocol::ALL {
+        let (source, mut destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        source.commit(5_000).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        for kill in 1..=3 {
+            destination.until(|destination| destination.acknowledged().len() >= kill * 500).await;
+            destination.kill();
+            exporter.status.until(|status| status.state == DestinationState::Unreachable).await;
+            let reason = exporter.status.snapshot().reason;
+            assert!(reason.is_some(), "an unhealthy state has its reason");
+            destination.revive().unwrap();
+        }
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        assert_delivered(&source, &destination, 5_000);
     }
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    assert_delivered(&source, &destination, 5_000);
 }
 
 #[actix::test]
 async fn a_request_that_stalls_is_sent_again_after_the_timeout() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    destination.script([Reply::Stall]);
-    source.commit(300).await;
-    let exporter =
-        source.export(D0, &destination.endpoint(), |config| config.timeout = Duration::from_millis(200));
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    assert_delivered(&source, &destination, 300);
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        destination.script([Reply::Stall]);
+        source.commit(300).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| {
+            config.protocol = protocol;
+            config.timeout = Duration::from_millis(200)
+        });
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        assert_delivered(&source, &destination, 300);
+    }
 }
 
 #[actix::test]
 async fn a_late_answer_holds_the_position_but_not_the_other_requests() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    destination.script([Reply::Ok, Reply::Late]);
-    source.commit(2_000).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    // The window is four batches of 100 spans: the late one and three behind it.
-    destination.until(|destination| destination.received().len() == 5).await;
-    exporter.status.until(|status| status.in_flight == 1).await;
-    assert_eq!(source.ledger(D0).exported, 100);
-    destination.release();
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    assert_delivered(&source, &destination, 2_000);
-    assert_eq!(destination.acknowledged().len(), 2_000);
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        destination.script([Reply::Ok, Reply::Late]);
+        source.commit(2_000).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        // The window is four batches of 100 spans: the late one and three behind it.
+        destination.until(|destination| destination.received().len() == 5).await;
+        exporter.status.until(|status| status.in_flight == 1).await;
+        assert_eq!(source.ledger(D0).exported, 100);
+        destination.release();
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        assert_delivered(&source, &destination, 2_000);
+        assert_eq!(destination.acknowledged().len(), 2_000);
+    }
 }
 
 #[actix::test]
@@ -223,7 +233,7 @@ async fn what_speaks_no_http_2_is_unreachable_until_it_does() {
     source.commit(100).await;
     destination.greet(Greeting::Http1);
     let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    for greeting in [Greeting::Garbage, Greeting::Close, Greeting::Http2] {
+    for greeting in [Greeting::Garbage, Greeting::Close, Greeting::Otlp] {
         let before = exporter.status.snapshot().requests.get(Kind::Unreachable);
         exporter.status.until(|status| status.requests.get(Kind::Unreachable) > before + 2).await;
         assert_eq!(exporter.state(), DestinationState::Unreachable);
@@ -293,62 +303,74 @@ async fn a_dead_destination_is_logged_once() {
 
 #[actix::test]
 async fn an_invalid_span_is_found_among_the_others_and_becomes_a_dead_letter() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    let bad = [0, 57, 58, 399];
-    destination.judge(move |received| match received.numbers().iter().any(|number| bad.contains(number)) {
-        true => Reply::status(3, "bad span"),
-        false => Reply::Ok,
-    });
-    source.commit(400).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    let ledger = source.ledger(D0);
-    assert_eq!((ledger.exported, ledger.dropped(DropReason::Invalid)), (396, 4));
-    let letters = source.log.dead_letters(D0);
-    let mut found: Vec<_> =
-        letters.iter().map(|letter| (letter.ordinal, testing::numbers(&letter.bytes))).collect();
-    found.sort();
-    assert_eq!(found, bad.map(|number| (number, vec![number])));
-    assert_eq!(letters[0].message, "INVALID_ARGUMENT: bad span");
-    assert_eq!(set(destination.acknowledged()), set((0..400).filter(|number| !bad.contains(number))));
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        let bad = [0, 57, 58, 399];
+        destination.judge(move |received| {
+            match received.numbers().iter().any(|number| bad.contains(number)) {
+                true => Reply::status(3, "bad span"),
+                false => Reply::Ok,
+            }
+        });
+        source.commit(400).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        let ledger = source.ledger(D0);
+        assert_eq!((ledger.exported, ledger.dropped(DropReason::Invalid)), (396, 4));
+        let letters = source.log.dead_letters(D0);
+        let mut found: Vec<_> =
+            letters.iter().map(|letter| (letter.ordinal, testing::numbers(&letter.bytes))).collect();
+        found.sort();
+        assert_eq!(found, bad.map(|number| (number, vec![number])));
+        let status = match protocol {
+            Protocol::Grpc => "INVALID_ARGUMENT",
+            Protocol::HttpProtobuf => "HTTP 400",
+        };
+        assert_eq!(letters[0].message, format!("{status}: bad span"));
+        assert_eq!(set(destination.acknowledged()), set((0..400).filter(|number| !bad.contains(number))));
+    }
 }
 
 #[actix::test]
 async fn a_request_over_the_destination_s_limit_is_divided_until_it_fits() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    destination.judge(|received| match received.message.len() {
-        0..2_000 => Reply::Ok,
-        length => Reply::status(11, &format!("decoded message length too large: found {length} bytes")),
-    });
-    source.commit(100).await;
-    // One span of 3 KB, which no division mends.
-    let mut large = testing::request(100..101).to_vec();
-    large.extend_from_slice(&[0xfa, 0x3f, 0xb8, 0x17]);
-    large.extend_from_slice(&[b'x'; 3_000]);
-    source.commit_record(100..101, large.into()).await;
-    source.end.fetch_add(1, Ordering::Relaxed);
-    source.commit(99).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    let ledger = source.ledger(D0);
-    assert_eq!((ledger.exported, ledger.dropped(DropReason::TooLarge)), (199, 1));
-    assert_eq!(source.log.dead_letters(D0)[0].ordinal, 100);
-    assert_eq!(set(destination.acknowledged()), set((0..200).filter(|number| *number != 100)));
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        destination.judge(|received| match received.message.len() {
+            0..2_000 => Reply::Ok,
+            length => Reply::status(11, &format!("decoded message length too large: found {length} bytes")),
+        });
+        source.commit(100).await;
+        // One span of 3 KB, which no division mends.
+        let mut large = testing::request(100..101).to_vec();
+        large.extend_from_slice(&[0xfa, 0x3f, 0xb8, 0x17]);
+        large.extend_from_slice(&[b'x'; 3_000]);
+        source.commit_record(100..101, large.into()).await;
+        source.end.fetch_add(1, Ordering::Relaxed);
+        source.commit(99).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        let ledger = source.ledger(D0);
+        assert_eq!((ledger.exported, ledger.dropped(DropReason::TooLarge)), (199, 1));
+        assert_eq!(source.log.dead_letters(D0)[0].ordinal, 100);
+        assert_eq!(set(destination.acknowledged()), set((0..200).filter(|number| *number != 100)));
+    }
 }
 
 #[actix::test]
 async fn a_partial_success_is_counted_and_never_sent_again() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    destination.script([Reply::Partial { rejected: 30, message: "too old".to_owned() }]);
-    source.commit(200).await;
-    let exporter = source.export(D0, &destination.endpoint(), |_| {});
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    let ledger = source.ledger(D0);
-    assert_eq!((ledger.exported, ledger.dropped(DropReason::Rejected)), (170, 30));
-    assert_eq!(destination.acknowledged().len(), 200);
-    let status = exporter.status.snapshot();
-    assert_eq!((status.requests.get(Kind::Partial), status.retries), (1, 0));
-    assert_eq!(status.last_error.unwrap().message, "too old");
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        destination.script([Reply::Partial { rejected: 30, message: "too old".to_owned() }]);
+        source.commit(200).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| config.protocol = protocol);
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        let ledger = source.ledger(D0);
+        assert_eq!((ledger.exported, ledger.dropped(DropReason::Rejected)), (170, 30));
+        assert_eq!(destination.acknowledged().len(), 200);
+        let status = exporter.status.snapshot();
+        assert_eq!((status.requests.get(Kind::Partial), status.retries), (1, 0));
+        assert_eq!(status.last_error.unwrap().message, "too old");
+    }
 }
 
 #[actix::test]
@@ -389,18 +411,23 @@ async fn a_throttled_destination_says_so_and_gets_everything_later() {
 
 #[actix::test]
 async fn a_blocked_destination_keeps_its_spans_until_an_operator_mends_it() {
-    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
-    destination.judge(|_| Reply::Http { status: 404, content_type: "text/html", bytes: 100 });
-    source.commit(200).await;
-    let exporter = source.export(D0, &destination.endpoint(), |config| config.max_retries = Some(1));
-    exporter.status.until(|status| status.requests.get(Kind::Blocked) >= 5).await;
-    let status = exporter.status.snapshot();
-    assert_eq!(status.state, DestinationState::Blocked);
-    assert_eq!(status.reason.as_deref(), Some("HTTP 404 without a gRPC status: text/html"));
-    assert_eq!((source.ledger(D0).position, destination.acknowledged().len()), (0, 0));
-    destination.judge(|_| Reply::Ok);
-    assert_eq!(exporter.drain().await, Drained { left: 0 });
-    assert_delivered(&source, &destination, 200);
+    for protocol in Protocol::ALL {
+        let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+        destination.judge(|_| Reply::Http { status: 404, content_type: "text/html", bytes: 100 });
+        source.commit(200).await;
+        let exporter = source.export(D0, &destination.endpoint(), |config| {
+            config.protocol = protocol;
+            config.max_retries = Some(1);
+        });
+        exporter.status.until(|status| status.requests.get(Kind::Blocked) >= 5).await;
+        let status = exporter.status.snapshot();
+        assert_eq!(status.state, DestinationState::Blocked);
+        assert_eq!(status.reason.as_deref(), Some("HTTP 404, no OTLP answer: text/html"));
+        assert_eq!((source.ledger(D0).position, destination.acknowledged().len()), (0, 0));
+        destination.judge(|_| Reply::Ok);
+        assert_eq!(exporter.drain().await, Drained { left: 0 });
+        assert_delivered(&source, &destination, 200);
+    }
 }
 
 #[actix::test]

@@ -4,18 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
 use prost::Message;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
     sync::mpsc,
 };
 
-use super::{Greeting, Received, Reply, Shared};
+use super::{Greeting, Received, Reply, Shared, http1};
 
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -52,14 +52,66 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, share
     shared.changed.send_modify(|count| *count += 1);
     // The peer's view of a broken connection is what counts.
     match greeting {
-        Greeting::Http2 => drop(serve(stream, shared).await),
+        Greeting::Otlp => otlp(stream, shared).await,
         Greeting::Http1 => {
             let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
         }
+        Greeting::Http2 => drop(serve(stream, shared).await),
         Greeting::Garbage => drop(stream.write_all(&[0x5a; 4096]).await),
         Greeting::Close => {}
         Greeting::Silence => std::future::pending().await,
     }
+}
+
+/// HTTP/2 begins with a word of its own.
+async fn otlp<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, shared: Arc<Shared>) {
+    let mut beginning = [0; 3];
+    if stream.read_exact(&mut beginning).await.is_err() {
+        return;
+    }
+    let is_http2 = &beginning == b"PRI";
+    let (read, write) = tokio::io::split(stream);
+    let stream = tokio::io::join(std::io::Cursor::new(beginning).chain(read), write);
+    if is_http2 {
+        drop(serve(stream, shared).await);
+    } else {
+        drop(http1::serve(stream, shared).await);
+    }
+}
+
+/// What the next request gets, if the script says.
+pub(super) fn begun(shared: &Shared) -> Option<Reply> {
+    let mut script = shared.script.lock();
+    script.started += 1;
+    script.replies.pop_front()
+}
+
+/// Keeps what arrived, and says what becomes of it once that is due.
+pub(super) async fn judged(
+    scripted: Option<Reply>,
+    headers: HeaderMap,
+    message: Bytes,
+    shared: &Shared,
+) -> Reply {
+    let mut received = Received { headers, message, reply: Reply::Ok };
+    let reply = match scripted {
+        Some(reply) => reply,
+        None => shared.script.lock().judge.as_ref().map_or(Reply::Ok, |judge| judge(&received)),
+    };
+    received.reply = reply.clone();
+    // Kept before the answer is due, so that a test can wait for it.
+    shared.script.lock().received.push(received);
+    shared.changed.send_modify(|count| *count += 1);
+    if reply == Reply::Late {
+        let mut released = shared.released.subscribe();
+        let _released = released.wait_for(|count| *count > 0).await;
+    }
+    reply
+}
+
+/// Whether a request with this reply is not read to its end.
+pub(super) fn is_cut(scripted: Option<&Reply>) -> bool {
+    matches!(scripted, Some(Reply::Reset | Reply::GoAway | Reply::Close | Reply::Early { .. }))
 }
 
 /// What a request does to its connection.
@@ -103,38 +155,19 @@ async fn handle(
     shared: Arc<Shared>,
     blows: mpsc::Sender<Blow>,
 ) -> Result<(), h2::Error> {
-    let scripted = {
-        let mut script = shared.script.lock();
-        script.started += 1;
-        script.replies.pop_front()
-    };
+    let scripted = begun(&shared);
     let (head, mut body) = request.into_parts();
     let mut bytes = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
         bytes.extend_from_slice(&data);
-        if matches!(scripted, Some(Reply::Reset | Reply::GoAway | Reply::Close)) {
+        if is_cut(scripted.as_ref()) {
             break;
         }
     }
     let message = unpack(&head.headers, &bytes);
-    let mut received = Received { headers: head.headers, message, reply: Reply::Ok };
-    let reply = match scripted {
-        Some(reply) => reply,
-        None => shared.script.lock().judge.as_ref().map_or(Reply::Ok, |judge| judge(&received)),
-    };
-    received.reply = reply.clone();
-    if reply == Reply::Late {
-        // Recorded before the answer is due, so that a test can wait for it.
-        shared.script.lock().received.push(received);
-        shared.changed.send_modify(|count| *count += 1);
-        let mut released = shared.released.subscribe();
-        let _released = released.wait_for(|count| *count > 0).await;
-    } else {
-        shared.script.lock().received.push(received);
-        shared.changed.send_modify(|count| *count += 1);
-    }
+    let reply = judged(scripted, head.headers, message, &shared).await;
     let blow = match &reply {
         Reply::GoAway => Some(Blow::GoAway),
         Reply::OkThenGoAway => Some(Blow::GracefulGoAway),
@@ -169,17 +202,27 @@ async fn answer(reply: &Reply, respond: &mut SendResponse<Bytes>) -> Result<(), 
         Reply::Http { status, content_type, bytes } => {
             (*status, *content_type, Bytes::from(vec![b'x'; *bytes]), None)
         }
+        Reply::Answer { status, body, .. } => (*status, "", body.clone(), None),
+        Reply::Early { status } => (*status, "text/plain", Bytes::new(), None),
         Reply::Half => (200, "application/grpc", framed(&ExportTraceServiceResponse::default()), None),
         Reply::Garbage => (200, "application/grpc", Bytes::from_static(&[0xff; 64]), status(0, "", None)),
         Reply::Reset => {
             respond.send_reset(Reason::CANCEL);
             return Ok(());
         }
-        Reply::Stall | Reply::GoAway | Reply::Close => return std::future::pending().await,
+        Reply::Stall | Reply::GoAway | Reply::Close | Reply::Raw(_) => return std::future::pending().await,
     };
     let mut head = Response::new(());
     *head.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-    head.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    if !content_type.is_empty() {
+        head.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    }
+    if let Reply::Answer { headers, .. } = reply {
+        for (name, value) in headers {
+            head.headers_mut()
+                .extend(HeaderValue::from_str(value).map(|value| (HeaderName::from_static(name), value)));
+        }
+    }
     match trailers {
         // Trailers only: the status comes with the headers.
         Some(trailers) if message.is_empty() => {
@@ -208,14 +251,15 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 fn unpack(headers: &HeaderMap, framed: &[u8]) -> Bytes {
-    use std::io::Read;
     let message = framed.get(5..).unwrap_or_default();
-    if headers.get("grpc-encoding").is_none() {
-        return Bytes::copy_from_slice(message);
-    }
+    if headers.get("grpc-encoding").is_none() { Bytes::copy_from_slice(message) } else { unzip(message) }
+}
+
+pub(super) fn unzip(packed: &[u8]) -> Bytes {
+    use std::io::Read;
     let mut unpacked = vec![];
     // A message that is no gzip arrives empty, and the test sees that.
-    let _length = flate2::read::GzDecoder::new(message).read_to_end(&mut unpacked);
+    let _length = flate2::read::GzDecoder::new(packed).read_to_end(&mut unpacked);
     unpacked.into()
 }
 
@@ -239,18 +283,6 @@ fn status(code: u32, message: &str, retry_after: Option<Duration>) -> Option<Hea
 
 /// A `google.rpc.Status` with a RetryInfo, written by hand so that it shares nothing with its reader.
 fn retry_info(code: u32, delay: Duration) -> Vec<u8> {
-    fn varint(mut value: u64, out: &mut Vec<u8>) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-    }
-    fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
-        out.push(number << 3 | 2);
-        varint(bytes.len() as u64, out);
-        out.extend_from_slice(bytes);
-    }
     let (mut duration, mut info, mut any) = (vec![0x08], vec![], vec![]);
     varint(delay.as_secs(), &mut duration);
     duration.push(0x10);
@@ -262,6 +294,20 @@ fn retry_info(code: u32, delay: Duration) -> Vec<u8> {
     varint(code.into(), &mut status);
     field(3, &any, &mut status);
     status
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(super) fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 /// Base64 without padding, as binary headers are sent.

@@ -1,36 +1,19 @@
 //! From a response to an [`Outcome`].
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body;
-use http_body_util::BodyExt;
 use prost::Message;
 
+use super::super::{
+    super::verdict::{Answer, GrpcCode, MESSAGE_MAX, Outcome, ServerStatus, cut},
+    answer::{Content, ExportResponse, PartialSuccess, content, failed, retry_after, text},
+};
 use crate::retry_info::{Any, RetryInfo};
 
-use super::super::verdict::{Answer, Failure, GrpcCode, MESSAGE_MAX, Outcome, ServerStatus, cut};
-
-/// Bytes of a response that are read at most (OTLP 1.11, "Response size limits").
-const RESPONSE_MAX: usize = 4 * 1024 * 1024;
 const RETRY_INFO: &str = "/google.rpc.RetryInfo";
-
-/// `ExportTraceServiceResponse`.
-#[derive(Clone, PartialEq, Message)]
-struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-/// `ExportTracePartialSuccess`.
-#[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected_spans: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
-}
 
 /// `google.rpc.Status`, of which only the details count: code and message come as headers.
 #[derive(Clone, PartialEq, Message)]
@@ -45,57 +28,24 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error,
 {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     if let Some(code) = grpc_status(&head.headers) {
         return Outcome::Answered(answer(code, &head.headers, None));
     }
-    let content_type = text(&head.headers, header::CONTENT_TYPE.as_str());
+    let content_type = text(&head.headers, header::CONTENT_TYPE);
     if head.status != http::StatusCode::OK || !content_type.starts_with("application/grpc") {
-        let retry_after = text(&head.headers, header::RETRY_AFTER.as_str()).parse().ok();
         return Outcome::Answered(Answer {
             message: cut(content_type),
-            retry_after: retry_after.map(Duration::from_secs),
+            retry_after: retry_after(&head.headers, SystemTime::now()),
             ..Answer::new(ServerStatus::Http(head.status.as_u16()))
         });
     }
-    let mut message = BytesMut::new();
-    let mut trailers = HeaderMap::new();
-    while let Some(frame) = body.frame().await {
-        match frame.map(|frame| frame.into_data().map_err(|frame| frame.into_trailers())) {
-            Ok(Ok(data)) if message.len() + data.len() > RESPONSE_MAX => {
-                return failed(format!("response is larger than {RESPONSE_MAX} bytes"));
-            }
-            Ok(Ok(data)) => message.extend_from_slice(&data),
-            Ok(Err(Ok(found))) => trailers = found,
-            Ok(Err(Err(_unknown))) => {}
-            Err(error) => return failed(format!("response broke off: {}", chain(&error))),
-        }
+    let Content { bytes, trailers, cut } = content(body).await;
+    match (cut, grpc_status(&trailers)) {
+        (Some(why), _) => failed(why),
+        (None, Some(code)) => Outcome::Answered(answer(code, &trailers, Some(bytes))),
+        (None, None) => failed("response ended without a status".to_owned()),
     }
-    match grpc_status(&trailers) {
-        Some(code) => Outcome::Answered(answer(code, &trailers, Some(message.freeze()))),
-        None => failed("response ended without a status".to_owned()),
-    }
-}
-
-/// A failure of this side's making.
-pub(super) fn failed(message: String) -> Outcome {
-    Outcome::Failed(Failure { message })
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
@@ -235,7 +185,7 @@ mod tests {
         let info =
             Any { type_url: format!("type.googleapis.com{RETRY_INFO}"), value: delay.encode_to_vec().into() };
         let status = StatusDetails { details: vec![other, info] }.encode_to_vec();
-        let header = HeaderValue::from_str(&super::super::super::testing::base64(&status)).unwrap();
+        let header = HeaderValue::from_str(&super::super::super::super::testing::base64(&status)).unwrap();
         assert_eq!(retry_info(&header), Some(Duration::from_millis(2500)));
     }
 }

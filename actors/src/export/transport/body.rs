@@ -1,6 +1,13 @@
-//! A request's body: a gRPC prefix and the records' own chunks (level 0: pure).
+//! A request's body: the records' own chunks, with gRPC behind a prefix (level 0: pure).
 //!
 //! ```text
+//! HTTP
+//!   ┌──────────┬──────────┬───
+//!   │ record   │ record   │ …     each record goes out as the log holds it
+//!   └──────────┴──────────┴───
+//!     or the compressed bytes
+//!
+//! gRPC
 //!   ┌──────┬─────────────┬──────────┬──────────┬───
 //!   │ 0, 1 │ u32 length  │ record   │ record   │ …     each record goes out as the log holds it
 //!   └──────┴─────────────┴──────────┴──────────┴───
@@ -17,7 +24,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 
 /// A chunk below this many bytes is cheaper copied next to its neighbours than written on its own: each
 /// chunk of a body is a frame of HTTP/2 and a write to the socket.
@@ -29,36 +36,42 @@ const COMPRESSED_CHUNK: usize = 64 * 1024;
 
 /// The body of one request; a clone shares its bytes.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestBody {
+pub(super) struct RequestBody {
     chunks: VecDeque<Bytes>,
     bytes: u64,
 }
 
 impl RequestBody {
-    /// A message of these frames.
-    pub(crate) fn plain(frames: &[Bytes]) -> Self {
-        Self::new(frames, 0)
+    /// These frames, for HTTP.
+    pub(super) fn http(frames: &[Bytes]) -> Self {
+        Self::new(BytesMut::new(), frames)
     }
 
-    /// A message of these frames, compressed with gzip at its quickest level, which costs about 3 ms of
-    /// CPU a MiB: not to be called on an arbiter's thread.
+    /// These frames compressed, for HTTP.
     ///
     /// # Errors
-    /// None in practice: it writes to memory.
-    pub(crate) fn gzip(frames: &[Bytes]) -> io::Result<Self> {
-        let mut encoder = GzEncoder::new(Chunks::default(), Compression::fast());
-        for frame in frames {
-            encoder.write_all(frame)?;
-        }
-        Ok(Self::new(&encoder.finish()?.into_chunks(), 1))
+    /// See [`compressed`].
+    pub(super) fn http_gzip(frames: &[Bytes]) -> io::Result<Self> {
+        Ok(Self::http(&compressed(frames)?))
     }
 
-    fn new(frames: &[Bytes], compressed: u8) -> Self {
-        let length: usize = frames.iter().map(Bytes::len).sum();
+    /// A message of these frames, for gRPC.
+    pub(super) fn grpc(frames: &[Bytes]) -> Self {
+        Self::new(prefix(frames, 0), frames)
+    }
+
+    /// A compressed message of these frames, for gRPC.
+    ///
+    /// # Errors
+    /// See [`compressed`].
+    pub(super) fn grpc_gzip(frames: &[Bytes]) -> io::Result<Self> {
+        let frames = compressed(frames)?;
+        Ok(Self::new(prefix(&frames, 1), &frames))
+    }
+
+    fn new(mut joined: BytesMut, frames: &[Bytes]) -> Self {
+        let bytes = joined.len() as u64 + length(frames) as u64;
         let mut chunks = VecDeque::with_capacity(frames.len() + 1);
-        let mut joined = BytesMut::new();
-        joined.put_u8(compressed);
-        joined.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         for frame in frames {
             if frame.len() >= SMALL || joined.len() + frame.len() > JOINED {
                 chunks.extend(Some(joined.split().freeze()).filter(|chunk| !chunk.is_empty()));
@@ -70,11 +83,11 @@ impl RequestBody {
             }
         }
         chunks.extend(Some(joined.freeze()).filter(|chunk| !chunk.is_empty()));
-        Self { chunks, bytes: 5 + length as u64 }
+        Self { chunks, bytes }
     }
 
-    /// Bytes of the body.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Bytes of the body, as far as they have not been sent.
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 }
@@ -87,12 +100,43 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.get_mut().chunks.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+        let this = self.get_mut();
+        let Some(chunk) = this.chunks.pop_front() else { return Poll::Ready(None) };
+        this.bytes -= chunk.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
         self.chunks.is_empty()
     }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes)
+    }
+}
+
+fn length(frames: &[Bytes]) -> usize {
+    frames.iter().map(Bytes::len).sum()
+}
+
+fn prefix(frames: &[Bytes], compressed: u8) -> BytesMut {
+    let mut prefix = BytesMut::new();
+    prefix.put_u8(compressed);
+    prefix.put_u32(u32::try_from(length(frames)).unwrap_or(u32::MAX));
+    prefix
+}
+
+/// The frames compressed with gzip at its quickest level, which costs about 3 ms of CPU a MiB: not to be called on an
+/// arbiter's thread.
+///
+/// # Errors
+/// None in practice: it writes to memory.
+fn compressed(frames: &[Bytes]) -> io::Result<Vec<Bytes>> {
+    let mut encoder = GzEncoder::new(Chunks::default(), Compression::fast());
+    for frame in frames {
+        encoder.write_all(frame)?;
+    }
+    Ok(encoder.finish()?.into_chunks())
 }
 
 /// What is written, in chunks: one growing buffer would be moved again and again.
@@ -139,7 +183,7 @@ mod tests {
         let small = Bytes::from(vec![2; 100]);
         let mut frames = vec![small.clone(), large.clone()];
         frames.extend(std::iter::repeat_n(small, 200));
-        let body = RequestBody::plain(&frames);
+        let body = RequestBody::grpc(&frames);
         let lengths: Vec<_> = body.chunks.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [105, 50_000, 16_300, 3_700]);
         assert_eq!(body.chunks[1].as_ptr(), large.as_ptr(), "the record was copied");
@@ -149,7 +193,18 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_a_prefix() {
-        assert_eq!(whole(&RequestBody::plain(&[])), [0; 5]);
+        assert_eq!(whole(&RequestBody::grpc(&[])), [0; 5]);
+    }
+
+    #[test]
+    fn with_http_there_is_no_prefix_and_the_length_is_known() {
+        let (small, large) = (Bytes::from_static(b"small"), Bytes::from(vec![1; 50_000]));
+        let body = RequestBody::http(&[small.clone(), large.clone()]);
+        assert_eq!(body.chunks[1].as_ptr(), large.as_ptr(), "the record was copied");
+        assert_eq!(whole(&body), [small, large].concat());
+        assert_eq!(body.size_hint().exact(), Some(50_005));
+        let empty = RequestBody::http(&[]);
+        assert_eq!((empty.is_end_stream(), empty.size_hint().exact()), (true, Some(0)));
     }
 
     #[test]
@@ -157,7 +212,7 @@ mod tests {
         let frames: Vec<_> = (0..50u32)
             .map(|i| Bytes::from((0..9_000u32).map(|j| (j * j * i) as u8).collect::<Vec<_>>()))
             .collect();
-        let body = RequestBody::gzip(&frames).unwrap();
+        let body = RequestBody::grpc_gzip(&frames).unwrap();
         let bytes = whole(&body);
         assert_eq!(bytes.len() as u64, body.bytes());
         assert_eq!(bytes[0], 1);

@@ -1,14 +1,9 @@
-//! OTLP over gRPC, on hyper's HTTP/2 connection directly (level 2).
-//!
-//! The transport spawns nothing: hyper's own futures go into [`Tasks`], which the actor polls beside the
-//! requests. So a panic in any of them is the actor's, and the actor's end is theirs.
+//! OTLP over gRPC, on hyper's HTTP/2 connection directly.
 
 mod answer;
-mod body;
 
 use std::{
     future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,30 +12,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::{
+use super::{
+    super::verdict::{Failure, Outcome},
+    Sent, Tasks, TransportSettings, USER_AGENT,
     answer::{chain, failed},
     body::RequestBody,
+    connect::{Stream, connect},
+    packed,
+    tasks::Executor,
 };
-use super::verdict::{Failure, Outcome};
-use crate::address::Endpoint;
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-const USER_AGENT: &str =
-    concat!("nyx-daemon/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
-/// A connection that takes longer has failed; less where the whole attempt has less.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Responses are tiny; the window is for a partial success with a long message.
 const WINDOW: u32 = 1024 * 1024;
 const FRAME_MAX: u32 = 1024 * 1024;
@@ -48,55 +36,6 @@ const FRAME_MAX: u32 = 1024 * 1024;
 const HEADERS_MAX: u32 = 64 * 1024;
 /// What h2 may hold of one request; the chunks are shared with the log.
 const SEND_BUFFER: usize = 4 * 1024 * 1024;
-
-/// A future that somebody has to poll.
-pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// The futures of the connections, on their way to the actor that polls them.
-#[derive(Clone, Default)]
-pub(super) struct Tasks(Arc<TasksInner>);
-
-#[derive(Default)]
-struct TasksInner {
-    new: Mutex<Vec<Task>>,
-    actor: AtomicWaker,
-}
-
-impl Tasks {
-    fn push(&self, task: Task) {
-        self.0.new.lock().push(task);
-        self.0.actor.wake();
-    }
-
-    /// Takes what is new; `waker` is woken when there is more.
-    pub(super) fn take(&self, waker: &std::task::Waker) -> Vec<Task> {
-        self.0.actor.register(waker);
-        std::mem::take(&mut *self.0.new.lock())
-    }
-}
-
-/// What hyper runs its futures on; they end with their connection.
-#[derive(Clone)]
-struct Executor {
-    tasks: Tasks,
-    end: CancellationToken,
-}
-
-impl Executor {
-    fn run(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let end = self.end.clone();
-        self.tasks.push(Box::pin(async move {
-            // Cancelled or done, there is nobody to tell.
-            let _ended = end.run_until_cancelled(future).await;
-        }));
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
-    fn execute(&self, future: F) {
-        self.run(future);
-    }
-}
 
 /// A connection and its futures, which end when the last request on it has ended.
 struct Connection {
@@ -117,30 +56,13 @@ impl Drop for Connection {
     }
 }
 
-/// Settings of a [`Transport`], validated.
-#[derive(Debug, Clone)]
-pub(super) struct TransportSettings {
-    pub(super) endpoint: Endpoint,
-    pub(super) timeout: Duration,
-    pub(super) headers: HeaderMap,
-    pub(super) gzip: bool,
-}
-
-/// How a request went.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) outcome: Outcome,
-    /// Bytes of the request's body.
-    pub(super) bytes: u64,
-}
-
 /// One destination's connection, made when it is needed and made again after it failed.
 #[derive(Clone)]
-pub(super) struct Transport(Arc<Shared>);
+pub(crate) struct Transport(Arc<Shared>);
 
 struct Shared {
     settings: TransportSettings,
-    uri: http::Uri,
+    uri: Uri,
     headers: HeaderMap,
     tasks: Tasks,
     connection: tokio::sync::Mutex<Link>,
@@ -161,11 +83,11 @@ impl Transport {
     /// Where the endpoint makes no URL, which a parsed endpoint always does.
     pub(super) fn new(settings: TransportSettings, tasks: Tasks) -> Result<Self, http::Error> {
         let authority = settings.endpoint.authority();
-        let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(PATH).build()?;
+        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(PATH).build()?;
         let mut headers = settings.headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
         headers.insert("grpc-timeout", HeaderValue::from_str(&grpc_timeout(settings.timeout))?);
         if settings.gzip {
@@ -185,9 +107,10 @@ impl Transport {
     pub(super) fn send(&self, frames: Vec<Bytes>) -> impl Future<Output = Sent> + Send + 'static + use<> {
         let shared = Arc::clone(&self.0);
         async move {
-            let body = match shared.body(frames).await {
+            let gzip = shared.settings.gzip;
+            let body = match packed(gzip, frames, RequestBody::grpc, RequestBody::grpc_gzip).await {
                 Ok(body) => body,
-                Err(error) => return Sent { outcome: failed(format!("gzip: {error}")), bytes: 0 },
+                Err(failed) => return failed,
             };
             let bytes = body.bytes();
             let mut used = None;
@@ -207,21 +130,6 @@ impl Transport {
 }
 
 impl Shared {
-    /// Compression is work for another thread: 3.5 MiB would hold up this one for 10 ms. At most as many
-    /// requests as are in flight are compressed at a time, and a panic there is this future's.
-    async fn body(&self, frames: Vec<Bytes>) -> std::io::Result<RequestBody> {
-        if !self.settings.gzip {
-            return Ok(RequestBody::plain(&frames));
-        }
-        match tokio::task::spawn_blocking(move || RequestBody::gzip(&frames)).await {
-            Ok(body) => body,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(std::io::Error::other(error)),
-            },
-        }
-    }
-
     async fn attempt(&self, body: RequestBody, used: &mut Option<Arc<Connection>>) -> Outcome {
         let mut again = true;
         loop {
@@ -264,43 +172,19 @@ impl Shared {
         {
             return Err(failure.clone());
         }
-        let limit = CONNECT_TIMEOUT.min(self.settings.timeout);
-        let endpoint = &self.settings.endpoint;
-        let made = match timeout(limit, self.open()).await {
-            Ok(made) => made.map_err(|error| format!("connect to {endpoint}: {error}")),
-            Err(_elapsed) => {
-                Err(format!("connect to {endpoint}: no connection within {} ms", limit.as_millis()))
-            }
-        };
+        let made = connect(&self.settings, |stream| self.handshake(stream)).await;
         self.attempts.fetch_add(1, Ordering::Relaxed);
         match made {
             Ok(connection) => {
                 link.failure = None;
                 Ok(Arc::clone(link.connection.insert(Arc::new(connection))))
             }
-            Err(message) => Err(link.failure.insert(Failure { message }).clone()),
+            Err(failure) => Err(link.failure.insert(failure).clone()),
         }
     }
 
-    async fn open(&self) -> Result<Connection, String> {
-        match &self.settings.endpoint {
-            Endpoint::Tcp { host, port } => {
-                let stream =
-                    TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
-                stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                self.handshake(stream).await
-            }
-            Endpoint::Unix(path) => {
-                self.handshake(UnixStream::connect(path).await.map_err(|error| error.to_string())?).await
-            }
-        }
-    }
-
-    async fn handshake<S>(&self, stream: S) -> Result<Connection, String>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let executor = Executor { tasks: self.tasks.clone(), end: CancellationToken::new() };
+    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<Connection, String> {
+        let executor = Executor::new(&self.tasks);
         let (sender, driver) = Builder::new(executor.clone())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)

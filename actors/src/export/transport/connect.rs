@@ -1,0 +1,57 @@
+//! From an endpoint to a stream of bytes.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::{super::verdict::Failure, TransportSettings};
+use crate::address::Endpoint;
+
+/// A connection that takes longer has failed; less where the whole attempt has less.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection is made of.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Connects, and greets the server with `handshake`, all of it within the time for a connection.
+///
+/// # Errors
+/// The endpoint, and what happened.
+pub(super) async fn connect<C, F>(
+    settings: &TransportSettings,
+    handshake: impl FnOnce(Box<dyn Stream>) -> F,
+) -> Result<C, Failure>
+where
+    F: Future<Output = Result<C, String>>,
+{
+    let limit = CONNECT_TIMEOUT.min(settings.timeout);
+    let endpoint = &settings.endpoint;
+    let connected = timeout(limit, async { handshake(open(endpoint).await?).await }).await;
+    let why = match connected {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(why)) => why,
+        Err(_elapsed) => format!("no connection within {} ms", limit.as_millis()),
+    };
+    Err(Failure { message: format!("connect to {endpoint}: {why}") })
+}
+
+async fn open(endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
+    match endpoint {
+        Endpoint::Tcp { host, port, .. } => {
+            let stream =
+                TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            Ok(Box::new(stream))
+        }
+        Endpoint::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
+            Ok(Box::new(stream))
+        }
+    }
+}
