@@ -146,3 +146,44 @@ def test_a_page_without_a_preference_is_text(daemon):
     assert get(daemon.pages, "/metrics").startswith("# HELP ")
     assert not get(daemon.pages, "/metrics").endswith("# EOF\n")
     assert get(daemon.pages, "/metrics", OPEN_METRICS).endswith("# EOF\n")
+
+
+def test_a_service_with_ids_in_its_span_names_breaks_no_page_and_no_other_service(ending, destination, tmp_path, scrape):
+    daemon = ending(Daemon(tmp_path / "log", destination.endpoint, METRICS__MAX_SERIES="100", METRICS__DIMENSIONS="tenant"))
+
+    def sender(service):
+        return ending(Application(OTLPSpanExporter(f"http://{daemon.door}", insecure=True), service))
+
+    depot, shop = sender("depot"), sender("shop")
+    for tenant in ("a \"quoted\" one", "with\nlines \\ and 🦀"):
+        for _ in range(10):
+            depot.tracer().start_span("store", attributes={"tenant": tenant}).end()
+    depot.flush()
+    for number in range(500):
+        shop.tracer().start_span(f"GET /orders/{number}").end()
+    shop.flush()
+    for _ in range(10):
+        depot.tracer().start_span("store", attributes={"tenant": "a \"quoted\" one"}).end()
+    depot.flush()
+    stats = daemon.settled(530)
+    (offender,) = stats["metrics"]["offenders"]
+    assert (offender["service"], offender["label"]) == ("shop", "span_name")
+
+    found = subprocess.run(
+        ["promtool", "check", "metrics"], input=daemon.page(), capture_output=True, text=True, timeout=30
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    (family,) = [family for family in open_metrics(daemon.page(OPEN_METRICS)) if family.name == "nyx_span_count"]
+    counts = {
+        (sample.labels["service_name"], sample.labels.get("tenant"), sample.labels.get("otel_metric_overflow")): sample.value
+        for sample in family.samples
+        if sample.name == "nyx_span_count_total" and sample.labels["span_name"] in ("store", "__other__")
+    }
+    folded = counts.pop(("shop", None, "true"))
+    assert counts == {("depot", "a \"quoted\" one", None): 20, ("depot", "with\nlines \\ and 🦀", None): 10}
+    assert 400 <= folded == offender["folded_spans"]
+
+    prometheus = scrape(daemon.pages)
+    shows(prometheus, "sum(nyx_span_count_total)", 530)
+    shows(prometheus, "nyx_measure_folded_spans_total", folded)
+    assert prometheus.value('nyx_span_count_total{tenant="with\\nlines \\\\ and 🦀"}') == 10
