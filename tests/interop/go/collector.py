@@ -1,4 +1,4 @@
-"""An OpenTelemetry Collector: what it receives over OTLP/gRPC it writes to a file, and counts with its spanmetrics connector."""
+"""An OpenTelemetry Collector: what it receives over OTLP it writes to a file, and counts with its spanmetrics connector."""
 
 import json
 import os
@@ -15,17 +15,23 @@ DIMENSIONS = ("service.name", "span.name", "span.kind", "status.code")
 
 
 class Collector:
-    """Runs in `folder`, on a port of its own or on `port`."""
+    """Runs in `folder`, on ports of its own or those of another, by protocol."""
 
-    def __init__(self, folder, port=None):
+    def __init__(self, folder, ports=None):
         folder.mkdir()
-        self.port = port or free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.ports = ports or {"grpc": free_port(), "http/protobuf": free_port()}
         self.traces = folder / "traces.json"
         self.metrics = folder / "metrics.json"
         histogram = {"unit": "s", "explicit": {"buckets": [f"{bound}ms" for bound in BOUNDS_MS]}}
         config = {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
+            "receivers": {
+                "otlp": {
+                    "protocols": {
+                        "grpc": {"endpoint": f"127.0.0.1:{self.ports['grpc']}"},
+                        "http": {"endpoint": f"127.0.0.1:{self.ports['http/protobuf']}"},
+                    }
+                }
+            },
             "connectors": {"spanmetrics": {"histogram": histogram, "metrics_flush_interval": "500ms"}},
             "exporters": {
                 "file/traces": {"path": str(self.traces), "flush_interval": "100ms"},
@@ -46,6 +52,9 @@ class Collector:
             [os.environ["OTELCOL"], f"--config=file:{file}"], stdout=self.log, stderr=subprocess.STDOUT
         )
         until("the collector is ready", self._ready)
+
+    def endpoint(self, protocol):
+        return f"http://127.0.0.1:{self.ports[protocol]}"
 
     def _ready(self):
         with open(self.log.name) as log:

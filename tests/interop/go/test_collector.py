@@ -19,18 +19,24 @@ def collector(ending, tmp_path):
     return ending(Collector(tmp_path / "collector"))
 
 
+@pytest.fixture(params=["grpc", "http/protobuf"])
+def protocol(request):
+    """How OTLP is spoken to nyx and from it."""
+    return request.param
+
+
 @pytest.fixture
-def daemon(ending, collector, tmp_path):
-    return ending(Daemon(tmp_path / "log", collector.endpoint))
+def daemon(ending, collector, protocol, tmp_path):
+    return ending(Daemon(tmp_path / "log", collector.endpoint(protocol), EXPORT__DEFAULT__PROTOCOL=protocol))
 
 
-def telemetrygen(door, traces, children, *more, workers=1):
+def telemetrygen(daemon, protocol, traces, children, *more, workers=1):
     """Runs it to its end, and returns how many spans it made: each trace is a root and its children."""
     ended = subprocess.run(
         [
             os.environ["TELEMETRYGEN"],
             "traces",
-            f"--otlp-endpoint={door}",
+            *([f"--otlp-endpoint={daemon.door}"] if protocol == "grpc" else [f"--otlp-endpoint={daemon.http}", "--otlp-http"]),
             "--otlp-insecure",
             f"--workers={workers}",
             f"--traces={traces}",
@@ -91,7 +97,7 @@ def same_red(daemon, collector, spans):
     return ours
 
 
-def test_nyx_and_the_spanmetrics_connector_count_the_same_of_telemetrygen(daemon, collector):
+def test_nyx_and_the_spanmetrics_connector_count_the_same_of_telemetrygen(daemon, collector, protocol):
     made = 0
     for service, status, duration in [
         ("shop", "Ok", "3ms"),
@@ -100,7 +106,8 @@ def test_nyx_and_the_spanmetrics_connector_count_the_same_of_telemetrygen(daemon
         ("ledger", "Error", "20s"),
     ]:
         made += telemetrygen(
-            daemon.door,
+            daemon,
+            protocol,
             100,
             2,
             f"--service={service}",
@@ -138,20 +145,20 @@ def test_the_collector_gets_over_nyx_what_it_gets_directly(ending, daemon, colle
     one_of_everything(application.tracer())
     application.flush()
     spans = application.finished()
-    OTLPSpanExporter(direct.endpoint, insecure=True).export(spans)
+    OTLPSpanExporter(direct.endpoint("grpc"), insecure=True).export(spans)
     daemon.settled(len(spans))
     until("both have every span", lambda: len(collector.spans()) == len(direct.spans()) == len(spans))
     assert alike(collector.spans()) == alike(direct.spans())
 
 
-def test_what_the_collector_misses_while_it_is_down_it_gets_when_it_comes_back(ending, daemon, collector, tmp_path):
-    made = telemetrygen(daemon.door, 50, 1)
+def test_what_the_collector_misses_while_it_is_down_it_gets_when_it_comes_back(ending, daemon, collector, protocol, tmp_path):
+    made = telemetrygen(daemon, protocol, 50, 1)
     daemon.settled(made)
     collector.end()
-    made += telemetrygen(daemon.door, 50, 1)
+    made += telemetrygen(daemon, protocol, 50, 1)
     until("nyx notices", lambda: daemon.stats()["destinations"]["default"]["state"] == "unreachable")
     assert daemon.stats()["destinations"]["default"]["queued"] == made // 2
-    again = ending(Collector(tmp_path / "again", collector.port))
+    again = ending(Collector(tmp_path / "again", collector.ports))
     daemon.settled(made)
     until("the rest arrives", lambda: len(again.spans()) == made // 2)
     until("all of the first half was there", lambda: len(collector.spans()) == made // 2)
