@@ -8,6 +8,7 @@ pub mod exit;
 mod limits;
 pub mod log_folder;
 pub mod logging;
+pub mod reload;
 pub mod run;
 pub mod service_manager;
 

@@ -33,6 +33,7 @@ pub fn filter(level: LevelFilter, environment: &Environment) -> Result<EnvFilter
 }
 
 /// The log lines of this process, once they are written.
+#[derive(Clone)]
 pub struct Logging {
     filter: Reload,
     lines: Limited,

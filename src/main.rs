@@ -36,17 +36,18 @@ fn main() -> ExitCode {
 fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
     match command {
         Command::Run(args) => {
-            let Loaded { config, notices, .. } = load(args, environment)?;
-            let logging = logging::install(&config.tracing, environment)?;
-            for notice in notices {
+            let sources = sources(args, environment);
+            let loaded = load(&sources)?;
+            let logging = logging::install(&loaded.config.tracing, environment)?;
+            for notice in &loaded.notices {
                 tracing::info!("{notice}");
             }
-            let ended = run::run(config, &ServiceManager::of(environment));
+            let ended = run::run(sources, loaded, &logging, &ServiceManager::of(environment));
             logging.finish();
             ended
         }
         Command::Validate(args) => {
-            let loaded = load(args, environment)?;
+            let loaded = load(&sources(args, environment))?;
             logging::filter(loaded.config.tracing.level, environment)?;
             for notice in loaded.notices {
                 say(format!("{notice}\n").as_bytes());
@@ -55,7 +56,7 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             Ok(())
         }
         Command::ConfigShow(args) => {
-            say(load(args, environment)?.show().as_bytes());
+            say(load(&sources(args, environment))?.show().as_bytes());
             Ok(())
         }
         Command::Demo(args) => {
@@ -70,8 +71,12 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
     }
 }
 
-fn load(ConfigArgs { files, flags }: ConfigArgs, environment: &Environment) -> Result<Loaded, Failure> {
-    Sources::of_daemon(&files, environment.clone(), flags).load().map_err(|invalid| {
+fn sources(ConfigArgs { files, flags }: ConfigArgs, environment: &Environment) -> Sources {
+    Sources::of_daemon(&files, environment.clone(), flags)
+}
+
+fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    sources.load().map_err(|invalid| {
         let problems = invalid.problems.join("\n  ");
         Failure::new(exit::CONFIG, format!("the configuration is not valid\n  {problems}"))
     })

@@ -23,9 +23,11 @@ use tokio::{
 use crate::{
     admin::{AdminPages, AdminSocket},
     cli::VERSION,
-    config::{Config, Shutdown},
+    config::{Config, Loaded, Shutdown, Sources},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
     limits, log_folder,
+    logging::Logging,
+    reload::Reload,
     service_manager::ServiceManager,
 };
 
@@ -43,15 +45,23 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// Those of [`log_folder::open`], [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where the
 /// supervisor gave up.
-pub fn run(config: Config, manager: &ServiceManager) -> Result<(), Failure> {
+pub fn run(
+    sources: Sources,
+    loaded: Loaded,
+    logging: &Logging,
+    manager: &ServiceManager,
+) -> Result<(), Failure> {
+    let config = loaded.config.clone();
     limits::raise_open_files(config.ingest.max_connections);
     actix_rt::System::new().block_on(async {
         // First: a signal that comes while children start is heard when they run.
         let mut signals = Signals::new()?;
+        let reload = Reload::new(sources, loaded, logging.clone())?;
         let Some(log) = log_folder::open(&config, &mut signals).await? else { return Ok(()) };
         let daemon = Daemon::start(&config, log).await?;
         manager.ready();
-        attend(&daemon.tree, signals, &config.shutdown, daemon.kept_in.as_deref(), manager).await
+        let kept_in = daemon.kept_in.as_deref();
+        attend(&daemon.tree, signals, Some(reload), &config.shutdown, kept_in, manager).await
     })
 }
 
@@ -59,32 +69,47 @@ pub fn run(config: Config, manager: &ServiceManager) -> Result<(), Failure> {
 /// there is the grace first. Another signal ends what is under way. Where a child blocks the supervisor's own
 /// thread, so that nothing can be stopped in order, the process ends with [`SOFTWARE`] a second after the timeout.
 ///
-/// `kept_in` is the folder in which spans that were not delivered outlive the process.
+/// On SIGHUP the configuration is reloaded, if it can be. `kept_in` is the folder in which spans that were not delivered outlive the process.
 ///
 /// # Errors
 /// [`SOFTWARE`] where the supervisor gave up.
 pub async fn attend(
     tree: &Running,
     mut signals: Signals,
+    mut reload: Option<Reload>,
     shutdown: &Shutdown,
     kept_in: Option<&Path>,
     manager: &ServiceManager,
 ) -> Result<(), Failure> {
-    let failure = tokio::select! {
-        name = signals.next() => {
-            tracing::info!(signal = name, "stopping");
-            manager.stopping();
-            be_gracious(tree, &mut signals, shutdown).await
-        }
-        failure = tree.escalated() => {
-            manager.stopping();
-            Some(failure)
+    let failure = loop {
+        tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                manager.stopping();
+                break be_gracious(tree, &mut signals, shutdown).await;
+            }
+            failure = tree.escalated() => {
+                manager.stopping();
+                break Some(failure);
+            }
+            () = reload_when_asked(&mut reload, tree) => {}
         }
     };
     stop(tree, shutdown.timeout, kept_in, &mut signals).await;
     match failure {
         None => Ok(()),
         Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
+    }
+}
+
+/// Waits for SIGHUP and reloads, once; where nothing can be reloaded, for ever.
+async fn reload_when_asked(reload: &mut Option<Reload>, tree: &Running) {
+    match reload {
+        None => std::future::pending().await,
+        Some(reload) => {
+            reload.asked().await;
+            reload.reload(tree).await;
+        }
     }
 }
 

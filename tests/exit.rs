@@ -128,7 +128,8 @@ fn a_process_that_ends_in_its_way() {
         let tree = tree.start().await.unwrap();
         tracing::info!("all is up");
         let shutdown = Shutdown { timeout, grace: Duration::ZERO };
-        run::attend(&tree, signals, &shutdown, None, &ServiceManager::of(&Environment::of_process())).await
+        run::attend(&tree, signals, None, &shutdown, None, &ServiceManager::of(&Environment::of_process()))
+            .await
     });
     let status = result.map_or_else(
         |failure| {

@@ -354,6 +354,8 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_actor_in_hand_messages", &[], Elsewhere("actors/src/supervise/tests/inbox.rs")),
     ("nyx_actor_inbox_depth", &["actor=\"collector\""], By("a span ends, and is pending")),
     ("nyx_page_left_out_series_total", &[], Elsewhere("actors/src/metrics/page/tests.rs")),
+    ("nyx_config_reloads_total", &["result=\"refused\""], By("a reload is refused")),
+    ("nyx_config_last_reload_successful", &[], By("a reload is refused")),
     ("nyx_build_info", &[], Is(1.0)),
     ("nyx_start_time_seconds", &[], Elsewhere("below: it is a little while ago")),
 ];
@@ -557,6 +559,11 @@ fn every_family_moves_when_it_should() {
         sender.export(strange).await.unwrap();
         nyx.settled().await;
         story.step("a batch has more names than a message may");
+
+        nyx.tree.observed().reloaded(Err("no such key".to_owned()));
+        assert_eq!(nyx.health(), "degraded: the configuration was not reloaded: no such key");
+        story.step("a reload is refused");
+        nyx.tree.observed().reloaded(Ok(()));
 
         for _ in 0..8 {
             nyx.tree.crash("metrics", "crashed for good").unwrap();

@@ -263,6 +263,10 @@ families! {
     ACTOR_INBOX_DEPTH: Gauge = "nyx_actor_inbox_depth" ["actor"]
         "Messages waiting in the inbox.";
 
+    CONFIG_RELOADS: Counter = "nyx_config_reloads_total" ["result"]
+        "Times that the configuration was read again, by result.";
+    CONFIG_LAST_RELOAD_SUCCESSFUL: Gauge = "nyx_config_last_reload_successful" []
+        "1 if the configuration was valid when it was last read, else 0.";
     PAGE_LEFT_OUT: Counter = "nyx_page_left_out_series_total" []
         "Series that were left out of a metrics page because they would have broken it.";
     BUILD_INFO: Gauge = "nyx_build_info" ["version"]

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -62,8 +63,20 @@ pub struct Observed {
     tree: OnceLock<TreeMonitor>,
     phase: AtomicU8,
     drains_until: OnceLock<Instant>,
+    reloads: Mutex<Reloads>,
     left_out: LeftOut,
     process: ProcessCollector,
+}
+
+/// What became of reading the configuration again, on `/stats`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Reloads {
+    /// Times that it was valid, and swapped as far as it can be while the tree runs.
+    pub applied: u64,
+    /// Times that it was not, and the one before stayed.
+    pub refused: u64,
+    /// Why, if it was so the last time.
+    pub last_failure: Option<String>,
 }
 
 /// A bridge whose spans the tree takes, and the log's end before the first of them.
@@ -124,6 +137,8 @@ pub struct Stats {
     /// The bridge from a context, in a program that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<BridgeStats>,
+    /// What became of reading the configuration again.
+    pub reloads: Reloads,
     /// Whether every account balances at this moment.
     pub balanced: bool,
 }
@@ -208,6 +223,7 @@ impl Observed {
             tree: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             drains_until: OnceLock::new(),
+            reloads: Mutex::default(),
             left_out: LeftOut::default(),
             process: ProcessCollector::for_self(),
         }
@@ -234,6 +250,16 @@ impl Observed {
             stats.spans_recorded_prometheus = red.position().saturating_sub(*from);
         }
         Some(stats)
+    }
+
+    /// Says that the configuration was read again, or why it was not taken on.
+    pub fn reloaded(&self, outcome: Result<(), String>) {
+        let mut reloads = self.reloads.lock();
+        match &outcome {
+            Ok(()) => reloads.applied += 1,
+            Err(_) => reloads.refused += 1,
+        }
+        reloads.last_failure = outcome.err();
     }
 
     pub(crate) fn started(&self, tree: TreeMonitor) {
@@ -331,6 +357,7 @@ impl Observed {
             actors: actors.into_iter().map(ActorStats::from).collect(),
             connections: self.doors.iter().map(|door| (door.name, door.connections.counts())).collect(),
             bridge,
+            reloads: self.reloads.lock().clone(),
             balanced,
         }
     }
@@ -339,8 +366,12 @@ impl Observed {
     pub fn health(&self) -> Health {
         let log = self.log.troubles().into_iter();
         let metrics = self.red.iter().flat_map(|red| red.troubles());
-        let reasons: Vec<_> =
-            log.chain(self.sick_destinations()).chain(metrics).chain(self.sick_actors()).collect();
+        let reasons: Vec<_> = log
+            .chain(self.sick_destinations())
+            .chain(metrics)
+            .chain(self.sick_actors())
+            .chain(self.not_reloaded())
+            .collect();
         let (status, ready) = match self.phase() {
             Phase::Starting => ("starting".to_owned(), false),
             Phase::Draining => {
@@ -353,6 +384,11 @@ impl Observed {
             Phase::Running => (format!("degraded: {}", reasons.join("; ")), true),
         };
         Health { status, ready, reasons }
+    }
+
+    fn not_reloaded(&self) -> Option<String> {
+        let failure = self.reloads.lock().last_failure.clone()?;
+        Some(format!("the configuration was not reloaded: {failure}"))
     }
 
     fn sick_destinations(&self) -> impl Iterator<Item = String> {
@@ -393,6 +429,11 @@ impl Observed {
         for record in self.records() {
             actor_metrics(&mut page, &record);
         }
+        let reloads = self.reloads.lock().clone();
+        page.counter(&metrics::CONFIG_RELOADS, ["applied"], reloads.applied);
+        page.counter(&metrics::CONFIG_RELOADS, ["refused"], reloads.refused);
+        let successful = f64::from(u8::from(reloads.last_failure.is_none()));
+        page.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESSFUL, [], successful);
         page.gauge(&metrics::BUILD_INFO, [VERSION], 1.0);
         page.gauge(&metrics::START_TIME, [], since_epoch.as_secs_f64());
         page.foreign(self.process.collect());

@@ -26,6 +26,7 @@ use std::{
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
+use parking_lot::Mutex;
 
 use crate::{
     accept::{
@@ -34,7 +35,7 @@ use crate::{
         OutboxConfig, RequestLimits, Scratches, SpanSink, spread,
     },
     collect::SpanCollector,
-    export::{DestinationConfig, DestinationStatus, OtlpExportActor},
+    export::{DestinationConfig, DestinationConfigError, DestinationStatus, OtlpExportActor, Reconfigure},
     log::{
         DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog,
         segments::{OpenLog, SegmentLog},
@@ -145,6 +146,13 @@ pub struct Tree {
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
+    exporters: Vec<Exporter>,
+}
+
+/// An exporter, with the settings that its next incarnation has.
+struct Exporter {
+    actor: ActorRef<OtlpExportActor>,
+    settings: Arc<Mutex<DestinationConfig>>,
 }
 
 impl Tree {
@@ -184,6 +192,7 @@ impl Tree {
         });
 
         let mut exporters = Vec::new();
+        let mut changeable = Vec::new();
         let mut destinations = Vec::new();
         for (index, destination) in config.destinations.into_iter().enumerate() {
             let id = DestinationId(index);
@@ -193,13 +202,18 @@ impl Tree {
             let log = Arc::clone(&log);
             // What it does not deliver in time it leaves; given up on is only one that does not answer at all.
             let stop = destination.drain_timeout + Duration::from_secs(1);
-            exporters.push(supervisor.child(
+            let settings = Arc::new(Mutex::new(destination));
+            let current = Arc::clone(&settings);
+            let exporter = supervisor.child(
                 child(format!("export.{name}")).stop_deadline(stop).drains_more(),
                 move || {
-                    OtlpExportActor::new(&destination, Arc::clone(&log), id, Arc::clone(&status))
+                    let settings = current.lock().clone();
+                    OtlpExportActor::new(&settings, Arc::clone(&log), id, Arc::clone(&status))
                         .map_err(StartError::new)
                 },
-            ));
+            );
+            changeable.push(Exporter { actor: exporter.clone(), settings });
+            exporters.push(exporter);
         }
 
         let collector = {
@@ -286,7 +300,7 @@ impl Tree {
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
         let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red));
-        Self { supervisor, observed, in_process, io }
+        Self { supervisor, observed, in_process, io, exporters: changeable }
     }
 
     /// What can be seen of the tree; valid before it starts and after it stopped.
@@ -319,7 +333,8 @@ impl Tree {
             }
         };
         self.observed.started(tree.monitor());
-        Ok(Running { tree, observed: self.observed, in_process: self.in_process, io: self.io })
+        let Self { observed, in_process, io, exporters, .. } = self;
+        Ok(Running { tree, observed, in_process, io, exporters })
     }
 }
 
@@ -441,6 +456,7 @@ pub struct Running {
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
+    exporters: Vec<Exporter>,
 }
 
 impl Running {
@@ -452,6 +468,29 @@ impl Running {
     /// Where in-process connections are made.
     pub fn in_process(&self) -> &InProcess {
         &self.in_process
+    }
+
+    /// Gives the destination of this name other settings, see [`Reconfigure`]; false where there is none. Its position, its
+    /// ledger and whatever waits for it stay. Its `drain_timeout` and `start` are those that the tree was defined with.
+    ///
+    /// # Errors
+    /// Where the settings are not valid: nothing has changed then.
+    pub async fn reconfigure(&self, config: &DestinationConfig) -> Result<bool, DestinationConfigError> {
+        config.validate()?;
+        let Some(Exporter { actor, settings }) =
+            self.exporters.iter().find(|exporter| exporter.settings.lock().name == config.name)
+        else {
+            return Ok(false);
+        };
+        let config = {
+            let mut settings = settings.lock();
+            let DestinationConfig { start, drain_timeout, .. } = *settings;
+            *settings = DestinationConfig { start, drain_timeout, ..config.clone() };
+            settings.clone()
+        };
+        // Closed, the exporter is on its way out, and needs no settings any more.
+        let _closed = actor.send(Reconfigure(Box::new(config))).await;
+        Ok(true)
     }
 
     /// Makes a child panic, for demonstrations and tests of what a crash does: the actor of this name, when

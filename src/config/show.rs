@@ -1,6 +1,6 @@
 //! Values as `config show` and the reference show them.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use config::{Map, Value, ValueKind};
 
@@ -42,6 +42,31 @@ impl Loaded {
         }
         shown
     }
+}
+
+impl Loaded {
+    /// The keys that have another value here than in `other`, or are set in only one of them, in the order of the reference.
+    pub fn differing_keys(&self, other: &Self) -> Vec<String> {
+        let names = |loaded: &Self| -> BTreeSet<String> {
+            table(&loaded.values.0, "export")
+                .map(|export| export.keys().cloned().collect())
+                .unwrap_or_default()
+        };
+        let names: BTreeSet<_> = names(self).union(&names(other)).cloned().collect();
+        let (of_destinations, mut keys): (Vec<_>, Vec<_>) =
+            super::keys().keys.into_iter().map(|key| key.name).partition(|key| key.contains(".NAME."));
+        for name in names {
+            keys.extend(of_destinations.iter().map(|key| key.replace("NAME", &name)));
+        }
+        keys.retain(|key| !same(at(&self.values.0, key), at(&other.values.0, key)));
+        keys
+    }
+}
+
+/// Whether two values are the same, wherever they come from: a number is the same as a text from a variable.
+fn same(one: Option<&Value>, other: Option<&Value>) -> bool {
+    let text = |value: &Value| written(value, false, false).trim_matches(['"', '\'']).to_owned();
+    one.map(text) == other.map(text)
 }
 
 fn line(shown: &mut String, values: &Map<String, Value>, name: &str, key: &Key) {

@@ -46,9 +46,20 @@ impl Daemon {
         daemon
     }
 
+    /// Starts it with this command line, and waits until it is ready.
+    pub fn configured(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::begin_with(args, variables);
+        daemon.ready();
+        daemon
+    }
+
     /// Starts it.
     pub fn begin(variables: &[(&str, &str)]) -> Self {
-        let mut process = command(&["run"], variables).spawn().unwrap();
+        Self::begin_with(&["run"], variables)
+    }
+
+    fn begin_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut process = command(args, variables).spawn().unwrap();
         let (line, lines) = channel();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         std::thread::spawn(move || {

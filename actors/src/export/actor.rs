@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    DestinationConfig, DestinationConfigError, DestinationStatus, Drain, Drained, LogAdvanced,
+    DestinationConfig, DestinationConfigError, DestinationStatus, Drain, Drained, LogAdvanced, Reconfigure,
     batch::{Batch, Formed},
     config::Checked,
     machine::Machine,
@@ -35,6 +35,8 @@ const LANDING_MAX: Duration = Duration::from_secs(1);
 /// memory: it does not run further ahead of the position that was persisted last.
 pub struct OtlpExportActor {
     settings: Checked,
+    /// The settings that come next, when what is in flight is answered.
+    next: Option<Checked>,
     log: Arc<dyn SpanLog>,
     id: DestinationId,
     status: Arc<DestinationStatus>,
@@ -110,7 +112,7 @@ impl OtlpExportActor {
         id: DestinationId,
         status: Arc<DestinationStatus>,
     ) -> Result<Self, DestinationConfigError> {
-        Ok(Self { settings: config.check()?, log, id, status, live: None, waker: None })
+        Ok(Self { settings: config.check()?, next: None, log, id, status, live: None, waker: None })
     }
 
     fn go_live(&self) -> Result<Live, Broken> {
@@ -153,6 +155,20 @@ impl OtlpExportActor {
         }
         let Some(mut live) = self.live.take() else { return Ok(true) };
         let outcome = self.run(&mut live, cx);
+        if outcome.is_ok()
+            && live.stop.is_none()
+            && live.machine.in_flight() == 0
+            && let Some(next) = self.next.take()
+        {
+            self.settings = next;
+            let mut renewed = self.go_live()?;
+            renewed.drain = live.drain.take();
+            if renewed.drain.is_some() {
+                renewed.machine.drain();
+            }
+            self.live = Some(renewed);
+            return self.poll_live(cx);
+        }
         let over = live.stop.is_some_and(|stop| self.is_over(&live, stop));
         self.live = Some(live);
         outcome.map(|()| over)
@@ -258,7 +274,9 @@ impl OtlpExportActor {
             if let Some(advance) = live.machine.settle() {
                 self.log.advance(self.id, &advance)?;
             }
-            if live.stop.is_some_and(|stop| stop.last_begin <= now) {
+            // With other settings about to come, nothing begins any more under these.
+            let renews = self.next.is_some() && live.stop.is_none();
+            if renews || live.stop.is_some_and(|stop| stop.last_begin <= now) {
                 break;
             }
             let Some(action) = live.machine.next_action(end, now) else { break };
@@ -423,6 +441,16 @@ impl Handler<LogAdvanced> for OtlpExportActor {
 
     fn handle(&mut self, _message: LogAdvanced, _ctx: &mut Self::Context) {
         self.wake();
+    }
+}
+
+impl Handler<Reconfigure> for OtlpExportActor {
+    type Result = Result<(), DestinationConfigError>;
+
+    fn handle(&mut self, Reconfigure(config): Reconfigure, _ctx: &mut Self::Context) -> Self::Result {
+        self.next = Some(config.check()?);
+        self.wake();
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use actix::Message;
 use tokio::{sync::oneshot, time::Instant};
 
+use super::{DestinationConfig, DestinationConfigError};
 use crate::log::Ordinal;
 
 /// The log has grown. One of these in the inbox is enough: the exporter looks at the log itself.
@@ -35,4 +36,14 @@ impl Message for Drain {
 pub struct Drained {
     /// Spans that stay in the log.
     pub left: u64,
+}
+
+/// Go on with other settings. What is in flight is answered first; then delivery goes on at the position, so that what was
+/// acknowledged behind a batch that was being retried may arrive twice, as after a crash of the exporter. The name and where the
+/// destination begins are the log's matter: they stay as they are.
+#[derive(Debug)]
+pub struct Reconfigure(pub Box<DestinationConfig>);
+
+impl Message for Reconfigure {
+    type Result = Result<(), DestinationConfigError>;
 }

@@ -24,7 +24,7 @@ pub use actor::OtlpExportActor;
 pub use backoff::Backoff;
 pub use config::{DestinationConfig, DestinationConfigError, Problem};
 pub use headers::{HeaderProblem, headers};
-pub use messages::{Drain, Drained, LogAdvanced};
+pub use messages::{Drain, Drained, LogAdvanced, Reconfigure};
 pub use state::DestinationState;
 pub use status::{DestinationStatus, LastError, Requests, StatusSnapshot};
 pub use transport::Protocol;

@@ -621,3 +621,5 @@ async fn an_exporter_without_its_destination_in_the_log_stops_and_says_why() {
     let error = exporter.status.snapshot().last_error.unwrap();
     assert_eq!(error.message, "the log refused the position: destination 7 is not one of the log's");
 }
+
+mod settings;

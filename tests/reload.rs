@@ -1,0 +1,129 @@
+//! SIGHUP, from outside: what changes, what stays, and what is said of a configuration that is not valid.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
+
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use nyx_telemetry::export::testing::ScriptedDestination;
+use rustix::process::Signal;
+
+use self::support::{
+    arrived,
+    http::{Samples, get_blocking},
+    process::Daemon,
+};
+
+/// A configuration file that the test rewrites.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let file = Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+
+    fn daemon(&self) -> Daemon {
+        Daemon::configured(&["run", "--config", self.0.to_str().unwrap()], &[])
+    }
+}
+
+fn to(endpoint: &str, more: &str) -> String {
+    format!(
+        "[telemetry]\notlp_endpoint = \"{endpoint}\"\n{more}\n[export.default.batch]\nmax_delay = \"1ms\"\n"
+    )
+}
+
+fn reloads(daemon: &Daemon) -> (u64, u64) {
+    let reloads = &daemon.stats()["reloads"];
+    (reloads["applied"].as_u64().unwrap(), reloads["refused"].as_u64().unwrap())
+}
+
+fn metric(daemon: &Daemon, name: &str, labels: &[&str]) -> f64 {
+    Samples::parse(&get_blocking(daemon.pages, "/metrics", None).body).sum(name, labels)
+}
+
+fn exported(daemon: &Daemon) -> u64 {
+    daemon.stats()["destinations"]["default"]["exported"].as_u64().unwrap()
+}
+
+#[test]
+fn a_destination_moves_and_counters_doors_and_what_was_delivered_stay() {
+    let [before, after] = [(); 2].map(|()| ScriptedDestination::start().unwrap());
+    let file = File::new("moves.toml", &to(&before.endpoint(), ""));
+    let mut daemon = file.daemon();
+    daemon.send(0..500);
+    daemon.page("/stats", |_| exported(&daemon) == 500);
+    let (door, pages) = (daemon.door.clone(), daemon.pages);
+
+    file.write(&to(&after.endpoint(), "[tracing]\nlevel = \"debug\"\n[runtime]\nio_threads = 1"));
+    daemon.signal(Signal::HUP);
+    let line = daemon.line("of the reload", |line| {
+        line["message"] == "configuration reloaded; some of it needs a restart"
+    });
+    assert_eq!(line["changed"], "telemetry.otlp_endpoint, tracing.level");
+    assert_eq!(line["needs_restart"], "runtime.io_threads");
+    daemon.page("/stats", |_| reloads(&daemon) == (1, 0));
+    daemon.send(500..1_000);
+    daemon.page("/stats", |_| exported(&daemon) == 1_000);
+    assert_eq!((&daemon.door, daemon.pages), (&door, pages));
+    assert_eq!(arrived(&before), (0..500).map(|number| (number, 1)).collect());
+    assert_eq!(arrived(&after), (500..1_000).map(|number| (number, 1)).collect());
+    let stats = daemon.stats();
+    assert_eq!((&stats["spans"]["accepted"], &stats["balanced"]), (&1_000.into(), &true.into()));
+    assert!(stats["actors"].as_array().unwrap().iter().all(|actor| actor["restarts"] == 0), "{stats}");
+    assert_eq!(metric(&daemon, "nyx_config_reloads_total", &["result=\"applied\""]), 1.0);
+    assert_eq!(metric(&daemon, "nyx_config_last_reload_successful", &[]), 1.0);
+    daemon.signal(Signal::TERM);
+    let (status, lines) = daemon.end();
+    assert_eq!(status.code(), Some(0));
+    assert!(lines.iter().any(|line| line["level"] == "DEBUG"), "{lines:#?}");
+}
+
+#[test]
+fn a_configuration_that_is_not_valid_changes_nothing_and_health_says_so_until_one_is() {
+    let sink = ScriptedDestination::start().unwrap();
+    let file = File::new("invalid.toml", &to(&sink.endpoint(), ""));
+    let mut daemon = file.daemon();
+    file.write(&to("nowhere", "sampling = 1"));
+    daemon.signal(Signal::HUP);
+    let endpoint = "telemetry.otlp_endpoint is \"nowhere\"";
+    let line = daemon.line("of the refusal", |line| line["level"] == "ERROR");
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("the configuration was not reloaded, and the one before stays: "),
+        "{message}"
+    );
+    assert!(message.contains(endpoint) && message.contains("telemetry.sampling is 1"), "{message}");
+    daemon.page("/health", |health| {
+        health.contains("degraded: the configuration was not reloaded: telemetry.otlp_endpoint is")
+            && health.contains("(and 1 more)")
+    });
+    assert_eq!(get_blocking(daemon.pages, "/readyz", None).status, 200);
+    assert_eq!(reloads(&daemon), (0, 1));
+    assert_eq!(metric(&daemon, "nyx_config_reloads_total", &["result=\"refused\""]), 1.0);
+    assert_eq!(metric(&daemon, "nyx_config_last_reload_successful", &[]), 0.0);
+    daemon.send(0..100);
+    daemon.page("/stats", |_| exported(&daemon) == 100);
+
+    file.write("is not TOML");
+    daemon.signal(Signal::HUP);
+    daemon.page("/health", |health| health.contains("line 1, column 4: is not TOML"));
+    file.write(&to(&sink.endpoint(), ""));
+    daemon.signal(Signal::HUP);
+    daemon.page("/health", |health| health.contains("\"status\":\"ok\""));
+    assert_eq!(reloads(&daemon), (1, 2));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0.code(), Some(0));
+}
