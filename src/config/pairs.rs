@@ -58,7 +58,7 @@ impl Field for Headers {
 
     fn describe(&self, keys: &mut Keys, name: &str, meaning: &str) {
         let allowed = "up to 64 texts of printable ASCII, 16 KiB with their names";
-        keys.key(name, meaning, allowed, true);
+        keys.secrets(name, meaning, allowed);
     }
 }
 

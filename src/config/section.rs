@@ -52,6 +52,8 @@ pub struct Key {
     pub allowed: String,
     /// Whether its value stands without quotes in a file.
     pub(super) bare: bool,
+    /// Whether nothing may show its value.
+    pub(super) secret: bool,
 }
 
 /// The keys described so far, and the table that is being described.
@@ -67,7 +69,15 @@ impl Keys {
     pub(super) fn key(&mut self, name: &str, meaning: &str, allowed: &str, bare: bool) {
         let name = self.full(name);
         let meaning = paragraph(meaning);
-        self.keys.push(Key { name, meaning, allowed: allowed.to_owned(), bare });
+        self.keys.push(Key { name, meaning, allowed: allowed.to_owned(), bare, secret: false });
+    }
+
+    /// A key whose values are secrets; whoever reads them repeats none in an error.
+    pub(super) fn secrets(&mut self, name: &str, meaning: &str, allowed: &str) {
+        self.key(name, meaning, allowed, true);
+        if let Some(key) = self.keys.last_mut() {
+            key.secret = true;
+        }
     }
 
     pub(super) fn within(&mut self, name: &str, meaning: &str, describe: impl FnOnce(&mut Self)) {

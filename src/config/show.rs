@@ -31,6 +31,10 @@ impl Loaded {
         let mut shown = String::new();
         for key in others {
             line(&mut shown, values, &key.name, &key);
+            if key.name == "log.dir" {
+                // The one key whose empty value means something that depends on the environment.
+                let _infallible = writeln!(shown, "# log.dir is {}", self.config.log.dir.display());
+            }
         }
         for name in names {
             for key in &of_destinations {
@@ -74,9 +78,8 @@ fn line(shown: &mut String, values: &Map<String, Value>, name: &str, key: &Key) 
     let _infallible = match at(values, name) {
         None => writeln!(shown, "# {name} is not set"),
         Some(value) => {
-            let secret = name.ends_with(".headers");
             let origin = value.origin().unwrap_or("several");
-            writeln!(shown, "{name} = {}  # {origin}", written(value, key.bare, secret))
+            writeln!(shown, "{name} = {}  # {origin}", written(value, key.bare, key.secret))
         }
     };
 }

@@ -15,6 +15,7 @@ fn every_key_is_shown_with_its_value_and_where_it_comes_from() {
         "telemetry.service_name = 'a\"b'  # file a.toml, line 2",
         "telemetry.otlp_sampling_rate = 0  # variable OTEL_TRACES_SAMPLER",
         "telemetry.prometheus_enabled = true  # built-in",
+        "# log.dir is /home/me/.local/state/nyx",
         "log.max_bytes = \"1TiB\"  # variable NYX__LOG__MAX_BYTES",
         "runtime.io_threads = 2  # flag --set runtime.io_threads",
         "export.default.batch.max_spans = 8192  # built-in",
