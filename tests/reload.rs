@@ -9,15 +9,17 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use nyx_telemetry::export::testing::ScriptedDestination;
 use rustix::process::Signal;
 
 use self::support::{
-    arrived,
+    Nyx, arrived,
     http::{Samples, get_blocking},
+    load::{client, deliver},
     process::Daemon,
+    quick, system,
 };
 
 /// A configuration file that the test rewrites.
@@ -126,4 +128,28 @@ fn a_configuration_that_is_not_valid_changes_nothing_and_health_says_so_until_on
     assert_eq!(reloads(&daemon), (1, 2));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().0.code(), Some(0));
+}
+
+#[test]
+fn an_exporter_that_crashes_afterwards_has_the_new_settings() {
+    system(async {
+        let [before, after] = [(); 2].map(|()| ScriptedDestination::start().unwrap());
+        let nyx = Nyx::start(vec![quick("default", &before.endpoint())], |_| {}).await;
+        let mut sender = client(nyx.door);
+        assert_eq!(nyx.tree.reconfigure(&quick("default", &after.endpoint())).await, Ok(true));
+        nyx.crash("export.default").await;
+        assert_eq!(deliver(&mut sender, 0..100).await, 0);
+        nyx.settled().await;
+        assert_eq!(arrived(&after), (0..100).map(|number| (number, 1)).collect());
+        assert_eq!(arrived(&before).len(), 0);
+
+        assert_eq!(nyx.tree.reconfigure(&quick("other", &after.endpoint())).await, Ok(false));
+        let refused = nyx.tree.reconfigure(&quick("default", "nowhere")).await.unwrap_err();
+        assert_eq!(refused.problems[0].setting, "endpoint");
+        nyx.crash("export.default").await;
+        assert_eq!(deliver(&mut sender, 100..200).await, 0);
+        nyx.settled().await;
+        assert_eq!(arrived(&after).len(), 200);
+        nyx.tree.shutdown(Duration::from_secs(10)).await;
+    });
 }

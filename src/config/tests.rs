@@ -2,6 +2,7 @@
 
 mod files;
 mod layering;
+mod nonsense;
 mod otel;
 mod refusals;
 mod showing;
