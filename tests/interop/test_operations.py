@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tomllib
 from pathlib import Path
@@ -113,6 +114,21 @@ def test_the_alert_about_a_destination_that_is_down_is_raised(ending, tmp_path):
     labels = {"alertname": "NyxDestinationUnavailable", "destination": "default", "job": "nyx"}
     matchers = ",".join(f'{name}="{text}"' for name, text in labels.items())
     until("it is pending", lambda: prometheus.query(f'ALERTS{{{matchers},alertstate="pending"}}'))
+
+
+def test_the_alert_about_a_reload_that_was_refused_is_raised(ending, destination, tmp_path):
+    file = tmp_path / "nyx.toml"
+    file.write_text("[shutdown]\n")
+    daemon = ending(Daemon(tmp_path / "log", destination.endpoint))
+    prometheus = ending(Prometheus(tmp_path / "prometheus", daemon.pages, [ALERTS]))
+    pending = 'ALERTS{alertname="NyxConfigurationNotReloaded",alertstate="pending"}'
+    until("the daemon is scraped", lambda: prometheus.value("nyx_config_last_reload_successful") == 1)
+    file.write_text("[shutdown]\ntimeouts = 1\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    until("it is pending", lambda: prometheus.query(pending))
+    file.write_text("[shutdown]\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    until("it is gone", lambda: not prometheus.query(pending))
 
 
 def test_every_panel_of_the_dashboard_shows_something(observed):
