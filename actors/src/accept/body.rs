@@ -96,6 +96,13 @@ where
         Self { inner, unread, arrival, packing, admission, limits, buffers, pace, framed_by_stream: true }
     }
 
+    /// For a message that needs so much room once more, and an eighth, while it is converted.
+    pub(crate) fn to_be_converted(mut self) -> Self {
+        let fits = self.admission.limit() / 17 * 8;
+        self.limits.max_request_bytes = self.limits.max_request_bytes.min(fits);
+        self
+    }
+
     /// Over HTTP/1, whose framing itself says where a body ends, and where it breaks off.
     pub(crate) fn over_http1(mut self) -> Self {
         self.framed_by_stream = false;

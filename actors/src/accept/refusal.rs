@@ -5,7 +5,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{DoorReason, OverLimit};
-use crate::{log::CommitError, span::ScanError};
+use crate::{
+    log::CommitError,
+    span::{JsonError, ScanError},
+};
 
 /// A request is refused. The text is the sender's to read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -62,6 +65,9 @@ pub enum Refusal {
     /// The message is no OTLP.
     #[error(transparent)]
     Scan(#[from] ScanError),
+    /// The message is no OTLP in JSON.
+    #[error(transparent)]
+    Json(#[from] JsonError),
     /// Not this door's.
     #[error("{0}")]
     Unsupported(String),
@@ -75,7 +81,7 @@ pub enum Refusal {
     #[error("method {0} is not allowed: POST is")]
     Method(String),
     /// Over HTTP: neither of OTLP's encodings.
-    #[error("content-type {0:?} is not application/x-protobuf")]
+    #[error("content-type {0:?} is neither application/x-protobuf nor application/json")]
     MediaType(String),
     /// Over HTTP: a compression that is not served.
     #[error("content-encoding {0:?} is neither identity nor gzip")]
@@ -131,7 +137,8 @@ impl Refusal {
             | Self::CompressedFlag(_)
             | Self::EncodingMissing
             | Self::Gzip(_)
-            | Self::Scan(_) => DoorReason::Invalid,
+            | Self::Scan(_)
+            | Self::Json(_) => DoorReason::Invalid,
             Self::Unsupported(_)
             | Self::ContentType(_)
             | Self::NotFound(_)
@@ -173,6 +180,7 @@ impl Refusal {
             | Self::EncodingMissing
             | Self::Gzip(_)
             | Self::Scan(_)
+            | Self::Json(_)
             | Self::Unsupported(_)
             | Self::ContentType(_)
             | Self::NotFound(_)

@@ -3,6 +3,7 @@
 //! A batch of spans is the bytes of an OTLP `ExportTraceServiceRequest`, kept as
 //! they came. Everything here works on those bytes: [`scan`] checks them and shows
 //! the spans, [`cut`] and [`select`] copy some of the spans into a smaller request,
+//! [`from_json`] makes them of JSON,
 //! [`SpanEncoder`] and [`RequestBuffer`] write them for in-process spans. Several
 //! requests one after the other are one request.
 
@@ -11,6 +12,7 @@ mod encode;
 mod error;
 mod fields;
 mod ids;
+mod json;
 mod lookup;
 mod request;
 mod scan;
@@ -25,6 +27,7 @@ mod wire;
 pub use encode::{SpanEncoder, SpanLimits, SpanStart};
 pub use error::{ScanError, ScanFault};
 pub use ids::{ParseIdError, SpanId, TraceId};
+pub use json::{JsonError, from_json};
 pub use lookup::{Scalar, SpanBytes};
 pub use request::{Reporter, RequestBuffer};
 pub use scan::{Scan, scan};

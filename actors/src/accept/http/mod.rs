@@ -1,4 +1,4 @@
-//! OTLP/HTTP: `POST /v1/traces`, over HTTP/1.1 and HTTP/2.
+//! OTLP/HTTP: `POST /v1/traces`, in protobuf and JSON, over HTTP/1.1 and HTTP/2.
 //!
 //! What a request passes, in this order: [its head](Head::of), [its body](super::body), the scan, the collector. Each
 //! can refuse it; its entry in the door's ledger goes along.
@@ -19,11 +19,13 @@ use hyper::body::Incoming;
 
 use self::answer::Encoding;
 use super::{
-    Accepted, Arrival, Door, Http1Settings, Http2Settings, Intake, Refusal, Stop, Unanswered,
+    Accepted, Admitted, Arrival, Door, Http1Settings, Http2Settings, Intake, Refusal, Stop, Unanswered,
     body::Packing,
     echo, header, http1, http2,
     socket::{Greeting, Socket},
 };
+
+use crate::span::from_json;
 
 const TRACES: &str = "/v1/traces";
 
@@ -82,6 +84,7 @@ struct HttpService {
 /// What a request's head says of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
+    encoding: Encoding,
     packing: Packing,
 }
 
@@ -95,10 +98,10 @@ impl Head {
             return Err(Refusal::Method(echo(request.method().as_str()).to_owned()));
         }
         let headers = request.headers();
-        if Encoding::of(headers) != Some(Encoding::Protobuf) {
+        let Some(encoding) = Encoding::of(headers) else {
             return Err(Refusal::MediaType(echo(header(headers, CONTENT_TYPE.as_str())).to_owned()));
-        }
-        Ok(Self { packing: packing(headers)? })
+        };
+        Ok(Self { encoding, packing: packing(headers)? })
     }
 }
 
@@ -111,6 +114,24 @@ fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
         one if one.eq_ignore_ascii_case("gzip") || one.eq_ignore_ascii_case("x-gzip") => Ok(Packing::Gzip),
         other => Err(Refusal::ContentEncoding(echo(other).to_owned())),
     }
+}
+
+/// The message that a text in JSON is, charged for its own length.
+fn converted(text: Bytes, mut admitted: Admitted) -> Result<(Bytes, Admitted), Refusal> {
+    let room = text.len() + text.len() / 8;
+    let mut message = Vec::new();
+    let converted = admitted.charged.grow(room).map_err(Refusal::from).and_then(|()| {
+        message.reserve_exact(room);
+        from_json(&text, &mut message).map_err(Refusal::from)
+    });
+    if let Err(refusal) = converted {
+        admitted.arrival.refuse(refusal.reason());
+        return Err(refusal);
+    }
+    drop(text);
+    message.shrink_to_fit();
+    admitted.charged.shrink_to(message.len());
+    Ok((message.into(), admitted))
 }
 
 impl HttpService {
@@ -140,7 +161,13 @@ impl HttpService {
         let declared = body.size_hint().exact();
         let body = intake.body(body, arrival, head.packing);
         let body = if is_http1 { body.over_http1() } else { body };
-        let (message, admitted) = body.whole(declared).await?;
+        let (message, admitted) = match head.encoding {
+            Encoding::Protobuf => body.whole(declared).await?,
+            Encoding::Json => {
+                let (text, admitted) = body.to_be_converted().whole(declared).await?;
+                converted(text, admitted)?
+            }
+        };
         intake.take(message, admitted).await
     }
 }

@@ -359,9 +359,73 @@ async fn other_pages_methods_types_and_encodings_are_refused_by_name() {
     let answer = rig.posted(with(post("spans"), "content-type", "text/plain")).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (415, "application/json"));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    let text = "content-type \"text/plain\" is not application/x-protobuf";
+    let text = "content-type \"text/plain\" is neither application/x-protobuf nor application/json";
     assert_eq!(body, serde_json::json!({"code": 12, "message": text}));
     rig.settled(&[(DoorReason::Unsupported, 4)]);
+}
+
+fn json_post(text: impl Into<Bytes>) -> Post {
+    with(post(text), "content-type", "application/json")
+}
+
+const JSON: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"01010101010101010101010101010101",
+    "spanId":"0000000000000001","name":"span 0","startTimeUnixNano":"1","endTimeUnixNano":2}]}]}]}"#;
+
+#[actix_rt::test]
+async fn spans_in_json_are_kept_as_protobuf_and_answered_in_json() {
+    let rig = Rig::http().await;
+    let mut client = Client::new(&rig).await;
+    let charset = with(json_post(JSON), "content-type", "application/json; charset=utf-8");
+    let gzip = with(json_post(packed(JSON.as_bytes())), "content-encoding", "gzip");
+    for post in [json_post(JSON), charset, gzip] {
+        let (answer, bytes) = tokio::join!(client.send(post), async {
+            let batch = rig.next_batch().await;
+            assert_eq!(rig.intake.admission.in_flight(), request(1).encoded_len());
+            settle(batch, KEPT)
+        });
+        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
+        assert_eq!((&*answer.body, bytes), (&b"{}"[..], request(1).encode_to_vec().into()));
+    }
+    let answer = client.send(json_post("{}")).await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
+    let received = 2 * JSON.len() + packed(JSON.as_bytes()).len() + 2;
+    assert_eq!(rig.counts().accepted, Tally { requests: 4, bytes: received as u64 });
+    rig.settled(&[]);
+}
+
+#[actix_rt::test]
+async fn json_that_is_none_or_no_trace_request_is_a_bad_request_that_names_the_place() {
+    let rig = Rig::http().await;
+    let wrong_id = JSON.replace("0000000000000001", "000000000000000x");
+    for (text, why) in [
+        ("", "invalid JSON at line 1, column 0: EOF while parsing a value"),
+        ("{", "invalid JSON at line 1, column 1: EOF while parsing an object"),
+        (
+            &wrong_id,
+            "invalid JSON at line 2, column 31 (resourceSpans[0].scopeSpans[0].spans[0].spanId): \
+             must be a text of hexadecimal digits, two a byte",
+        ),
+        // Valid JSON, and ids of a length that no scan lets through.
+    ] {
+        let answer = rig.posted(json_post(text.to_owned())).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (400, "application/json"));
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body, serde_json::json!({"code": 3, "message": why}));
+    }
+    rig.settled(&[(DoorReason::Invalid, 3)]);
+}
+
+#[actix_rt::test]
+async fn json_is_charged_for_what_its_conversion_takes_and_refused_where_that_does_not_fit() {
+    let rig = Rig::http().await;
+    let others = rig.intake.admission.try_reserve(IN_FLIGHT - JSON.len() * 2).unwrap();
+    let answer = rig.posted(json_post(JSON)).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "1"));
+    drop(others);
+    let large = format!("{}{}", JSON, " ".repeat(MAX_REQUEST));
+    let answer = rig.posted(json_post(large)).await;
+    assert_eq!(answer.status.as_u16(), 413);
+    rig.settled(&[(DoorReason::Admission, 1), (DoorReason::TooLarge, 1)]);
 }
 
 #[actix_rt::test]
