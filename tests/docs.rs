@@ -13,7 +13,7 @@ use nyx_daemon::config;
 use nyx_telemetry::{
     accept::DoorReason,
     export::{DestinationState, verdict},
-    log::{DropReason, RejectReason},
+    log::{DropReason, Oddity, RejectReason},
     metrics::{self, Kind, Unit},
 };
 
@@ -156,11 +156,13 @@ fn every_configuration_key_that_a_document_names_exists() {
 #[test]
 fn every_test_that_a_promise_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
-    let named: Vec<&str> = code(&text).into_iter().filter(|piece| piece.contains("::")).collect();
-    assert!(named.len() > 40, "the promises name their tests");
-    let missing: Vec<_> = named.into_iter().filter(|path| !is_test(root, path)).collect();
-    assert_eq!(missing, Vec::<&str>::new());
+    for (document, at_least) in [("docs/guarantees.md", 40), ("docs/conformance.md", 40)] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let named: Vec<&str> = code(&text).into_iter().filter(|piece| piece.contains("::")).collect();
+        assert!(named.len() > at_least, "the promises of {document} name their tests");
+        let missing: Vec<_> = named.into_iter().filter(|path| !is_test(root, path)).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{document}");
+    }
 }
 
 /// Whether there is a function by this path: `tests/FILE::NAME`, or one of a module under `actors/src`, which may be
@@ -319,6 +321,7 @@ fn metrics_page() -> String {
     page.push_str(METRICS_PROCESS);
     let doors: Vec<_> = DoorReason::ALL.iter().map(|reason| reason.label()).collect();
     let rejects: Vec<_> = RejectReason::ALL.iter().map(|reason| reason.label()).collect();
+    let oddities: Vec<_> = Oddity::ALL.iter().map(|oddity| oddity.label()).collect();
     let drops: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
     let results = verdict::Kind::ALL.map(verdict::Kind::label);
     let states = DestinationState::ALL.map(DestinationState::label);
@@ -326,6 +329,7 @@ fn metrics_page() -> String {
         ("door", "doors", &["grpc", "http", "in_process"][..]),
         ("reason", "`nyx_door_requests_refused_total`, `nyx_door_refused_bytes_total`", &doors),
         ("reason", "`nyx_spans_rejected_total`", &rejects),
+        ("oddity", "`nyx_spans_odd_total`", &oddities),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),
         ("operation", "`nyx_log_errors_total`", &["write", "sync", "read"]),
         ("reason", "`nyx_measure_unmeasured_spans_total`", &["damaged", "released"]),

@@ -33,6 +33,7 @@ use nyx_telemetry::{
     supervise::Intensity,
     tree::LogForm,
 };
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -162,8 +163,18 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         );
         assert_eq!(
             keys(&spans["rejected"]),
-            ["log_failed", "log_full", "lost", "overloaded", "shutting_down"]
+            [
+                "invalid_id",
+                "log_failed",
+                "log_full",
+                "lost",
+                "name_too_long",
+                "overloaded",
+                "shutting_down",
+                "too_many_attributes"
+            ]
         );
+        assert_eq!(keys(&spans["odd"]), ["empty_name", "end_before_start", "far_future"]);
 
         assert_eq!(keys(&stats["destinations"]), ["default"]);
         let destination = &stats["destinations"]["default"];
@@ -305,6 +316,7 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_spans_scanned_total", &[], By("a span ends, and is pending")),
     ("nyx_spans_accepted_total", &[], By("a span ends and waits")),
     ("nyx_spans_rejected_total", &["reason=\"log_full\""], By("a batch is too large for the log")),
+    ("nyx_spans_odd_total", &[], Elsewhere("actors/src/accept/conformance.rs")),
     ("nyx_spans_pending", &[], By("a span ends, and is pending")),
     ("nyx_log_bytes", &[], By("spans wait for a dead destination")),
     ("nyx_log_max_bytes", &[], Is(524_288.0)),
@@ -512,7 +524,12 @@ fn every_family_moves_when_it_should() {
         story.step("a span ends and waits");
 
         let mut nonsense = request(0..1);
-        nonsense.resource_spans[0].scope_spans[0].spans[0].trace_id = vec![1];
+        let nest = |inner| AnyValue {
+            value: Some(any_value::Value::ArrayValue(ArrayValue { values: vec![inner] })),
+        };
+        let value = Some((0..60).fold(AnyValue::default(), |inner, _| nest(inner)));
+        let deep = KeyValue { key: "deep".to_owned(), value, ..KeyValue::default() };
+        nonsense.resource_spans[0].scope_spans[0].spans[0].attributes.push(deep);
         assert_eq!(sender.export(nonsense).await.unwrap_err().code(), Code::InvalidArgument);
         story.step("nonsense is refused");
 

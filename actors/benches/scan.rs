@@ -1,6 +1,6 @@
 //! What reading and writing spans as bytes costs: `cargo bench -p nyx-telemetry --bench scan`.
 //!
-//! `-- WORK ROUNDS` runs one of `scan`, `prost`, `cut`, `select`, `encode` that often and prints nothing
+//! `-- WORK ROUNDS` runs one of `scan`, `inspect`, `prost`, `cut`, `select`, `encode` that often and prints nothing
 //! else, for counting instructions (two runs, and the difference):
 //! `valgrind --tool=callgrind target/release/deps/scan-… scan 200`.
 
@@ -15,7 +15,7 @@
 use std::{hint::black_box, time::Instant};
 
 use nyx_telemetry::span::{
-    Reporter, RequestBuffer, SpanContext, SpanEncoder, SpanKind, SpanStart, Value, cut, scan, select,
+    Reporter, RequestBuffer, SpanContext, SpanEncoder, SpanKind, SpanStart, Value, cut, inspect, scan, select,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -104,6 +104,14 @@ impl Bench {
                 assert_eq!(scanned.unwrap().spans, SPANS);
                 black_box(nanos);
             }
+            "inspect" => {
+                let mut nanos = 0;
+                let inspected = inspect(black_box(&self.request), black_box(u64::MAX), |span| {
+                    nanos += span.duration_nanos() + span.name.len() as u64 + span.kind as u64;
+                });
+                assert_eq!(inspected.unwrap().kept, SPANS);
+                black_box(nanos);
+            }
             "prost" => {
                 let request = ExportTraceServiceRequest::decode(black_box(&self.request[..])).unwrap();
                 black_box(request);
@@ -173,8 +181,14 @@ fn main() {
         bench.request.len() / SPANS as usize
     );
     // In turn, so that what the machine does meanwhile meets all of them.
-    let mut nanos =
-        [("scan", vec![]), ("prost", vec![]), ("cut", vec![]), ("select", vec![]), ("encode", vec![])];
+    let mut nanos = [
+        ("scan", vec![]),
+        ("inspect", vec![]),
+        ("prost", vec![]),
+        ("cut", vec![]),
+        ("select", vec![]),
+        ("encode", vec![]),
+    ];
     for _ in 0..50 {
         for (work, nanos) in &mut nanos {
             bench.round(work);

@@ -171,6 +171,8 @@ families! {
         "Spans that the log took.";
     SPANS_REJECTED: Counter = "nyx_spans_rejected_total" ["reason"]
         "Spans that did not reach the log, by reason; their senders were told.";
+    SPANS_ODD: Counter = "nyx_spans_odd_total" ["oddity"]
+        "Spans that the log took from other processes though they are odd: they end before they start (duration 0), have no name, or lie more than a day in the future.";
     SPANS_PENDING: Gauge = "nyx_spans_pending" []
         "Spans between the scan and the log.";
 

@@ -23,8 +23,8 @@ use crate::{
     },
     export::{DestinationState, DestinationStatus, StatusSnapshot, verdict},
     log::{
-        DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, Ordinal, RejectReason, SpanCounts,
-        SpanLedger, SpanLog,
+        DestinationId, DestinationLedger, DiskStats, DropReason, LogStats, Oddity, Ordinal, RejectReason,
+        SpanCounts, SpanLedger, SpanLog,
     },
     measure::{self, RedShared, RedStats},
     metrics::{self, LeftOut, Page, PageFamily},
@@ -469,6 +469,9 @@ impl Observed {
         page.gauge(&metrics::SPANS_PENDING, [], spans.pending as f64);
         for &reason in RejectReason::ALL {
             page.counter(&metrics::SPANS_REJECTED, [reason.label()], spans.rejected(reason));
+        }
+        for &oddity in Oddity::ALL {
+            page.counter(&metrics::SPANS_ODD, [oddity.label()], spans.odd(oddity));
         }
     }
 

@@ -97,7 +97,7 @@ where
     }
 
     /// For a message that needs so much room once more, and an eighth, while it is converted.
-    pub(crate) fn to_be_converted(mut self) -> Self {
+    pub(crate) fn with_room_to_convert(mut self) -> Self {
         let fits = self.admission.limit() / 17 * 8;
         self.limits.max_request_bytes = self.limits.max_request_bytes.min(fits);
         self

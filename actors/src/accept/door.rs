@@ -59,6 +59,10 @@ impl From<RejectReason> for DoorReason {
             RejectReason::Overloaded => Self::Overloaded,
             RejectReason::ShuttingDown => Self::ShuttingDown,
             RejectReason::Lost => Self::Lost,
+            // Of single spans: a request that has others is accepted.
+            RejectReason::InvalidId | RejectReason::NameTooLong | RejectReason::TooManyAttributes => {
+                Self::Invalid
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ impl GrpcService {
             Ok((message, admitted)) => door.take(message, admitted).await,
             Err(refusal) => Err(refusal),
         };
-        exported.map_or_else(refused, |()| Reply::success())
+        exported.map_or_else(refused, |taken| Reply::success(&taken))
     }
 }
 
@@ -118,4 +118,4 @@ fn refused(refusal: Refusal) -> http::Response<Reply> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,10 @@
 //! What every door does with a message once it is whole: the scan, and the wait for the log.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -10,17 +14,21 @@ use tokio::sync::oneshot;
 use super::{
     Admission, Admitted, Arrival, Buffers, DoorLedger, Refusal, RequestLimits,
     body::{AdmittedBody, Packing},
+    response::Taken,
 };
 use crate::{
     collect::SpansCompleted,
-    log::{Append, RejectReason, SpanLedger},
+    log::{Append, Oddity, PendingSpans, RejectReason, SpanLedger},
     measure::{RedDelta, RedScratch, RedSettings},
-    span::{ScanError, scan},
+    span::{Inspection, ScanError, inspect, keep_valid},
     supervise::{Recipient, TrySendError},
 };
 
 /// Scratches kept between requests; one a thread is in use at a time.
 const SCRATCHES_KEPT: usize = 16;
+
+/// Times further from now are odd: clocks may differ, but not by so much.
+const FAR_FUTURE: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the requests of a door share, and of all doors but for the ledger.
 #[derive(Debug, Clone)]
@@ -53,26 +61,42 @@ impl Intake {
         AdmittedBody::new(body, arrival, packing, &self.admission, self.limits, &self.buffers)
     }
 
-    /// A message that is whole and admitted, until it is kept or refused.
-    pub(crate) async fn take(&self, bytes: Bytes, admitted: Admitted) -> Result<(), Refusal> {
-        let (spans, red) = match self.scratches.scan(&bytes) {
-            Ok(scanned) => scanned,
-            Err(error) => {
-                let refusal = Refusal::from(error);
+    /// A message that is whole and admitted, until it is kept or refused. What is returned says which of its spans were
+    /// not kept.
+    pub(crate) async fn take(&self, bytes: Bytes, mut admitted: Admitted) -> Result<Taken, Refusal> {
+        let inspected = self.scratches.inspect(&bytes).map_err(Refusal::from).and_then(|(found, red)| {
+            match found.rejected.total() {
+                0 => Ok((found, red, bytes)),
+                _ => Ok((found, red, only_valid(&bytes, &mut admitted)?)),
+            }
+        });
+        let (found, red, bytes) = match inspected {
+            Ok(inspected) => inspected,
+            Err(refusal) => {
                 admitted.arrival.refuse(refusal.reason());
                 return Err(refusal);
             }
         };
-        if spans == 0 {
+        let taken = Taken::of(&found);
+        if found.kept == 0 && taken.rejected == 0 {
             admitted.arrival.accept();
-            return Ok(());
+            return Ok(taken);
+        }
+        let mut pending = self.spans.scanned(found.kept.saturating_add(found.rejected.total()));
+        pending = pending.and_tell(Box::new(admitted));
+        account(&mut pending, &found);
+        if found.kept == 0 {
+            pending.accept();
+            return Ok(taken);
         }
         let (reply, answer) = oneshot::channel();
-        let pending = self.spans.scanned(spans).and_tell(Box::new(admitted));
         let batch = SpansCompleted { append: Append { bytes, pending, reply }, red };
         // From here on the batch's own entries say what became of the request, whoever still listens.
         match self.collector.send_within(batch, self.commit_timeout).await {
-            Ok(()) => answer.await.map_err(|_dropped| Refusal::Lost)?.map(drop).map_err(Refusal::from),
+            Ok(()) => {
+                answer.await.map_err(|_dropped| Refusal::Lost)?.map_err(Refusal::from)?;
+                Ok(taken)
+            }
             Err(TrySendError::Full(batch)) => {
                 batch.append.pending.reject(RejectReason::Overloaded);
                 Err(Refusal::Overloaded(self.commit_timeout))
@@ -83,6 +107,32 @@ impl Intake {
             }
         }
     }
+}
+
+/// The request with those of its spans that may be kept, charged for its own length.
+fn only_valid(bytes: &[u8], admitted: &mut Admitted) -> Result<Bytes, Refusal> {
+    admitted.charged.grow(bytes.len())?;
+    let mut valid = Vec::with_capacity(bytes.len());
+    keep_valid(bytes, &mut valid)?;
+    valid.shrink_to_fit();
+    admitted.charged.shrink_to(valid.len());
+    Ok(valid.into())
+}
+
+fn account(pending: &mut PendingSpans, found: &Inspection) {
+    let Inspection { rejected, odd, .. } = found;
+    for (spans, reason) in [
+        (rejected.invalid_id, RejectReason::InvalidId),
+        (rejected.name_too_long, RejectReason::NameTooLong),
+        (rejected.too_many_attributes, RejectReason::TooManyAttributes),
+    ] {
+        if spans > 0 {
+            pending.reject_some(spans, reason);
+        }
+    }
+    pending.note_odd(Oddity::EndBeforeStart, odd.end_before_start);
+    pending.note_odd(Oddity::EmptyName, odd.empty_name);
+    pending.note_odd(Oddity::FarFuture, odd.far_future);
 }
 
 /// Scratches for the RED deltas of batches.
@@ -97,14 +147,16 @@ impl Scratches {
         Self { settings, free: Mutex::new(Vec::with_capacity(SCRATCHES_KEPT)) }
     }
 
-    /// Scans a request: its number of spans and what they add. A scratch that a panic leaves half-way is
-    /// not used again.
-    pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(u32, RedDelta), ScanError> {
+    /// Scans a request: what its spans are, and what those that may be kept add. A scratch that a panic leaves half-way
+    /// is not used again.
+    fn inspect(&self, bytes: &[u8]) -> Result<(Inspection, RedDelta), ScanError> {
         let free = self.free.lock().pop();
         let mut scratch = free.unwrap_or_else(|| RedScratch::new(Arc::clone(&self.settings)));
-        let scanned = scan(bytes, |span| scratch.observe(span));
-        let result = match scanned {
-            Ok(scanned) => Ok((scanned.spans, scratch.take())),
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let horizon = u64::try_from((now + FAR_FUTURE).as_nanos()).unwrap_or(u64::MAX);
+        let inspected = inspect(bytes, horizon, |span| scratch.observe(span));
+        let result = match inspected {
+            Ok(found) => Ok((found, scratch.take())),
             Err(error) => {
                 scratch.discard();
                 Err(error)

@@ -4,6 +4,8 @@ mod acceptor;
 mod admission;
 mod body;
 mod buffers;
+#[cfg(test)]
+mod conformance;
 mod door;
 mod grpc;
 mod http;
@@ -15,6 +17,7 @@ mod listener;
 mod pieces;
 mod refusal;
 mod reply;
+mod response;
 pub mod seed;
 mod socket;
 mod status;

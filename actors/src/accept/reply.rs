@@ -1,4 +1,4 @@
-//! What follows a gRPC response's headers: a message without bytes and the trailers of a success, or
+//! What follows a gRPC response's headers: the message of a success, which mostly has no bytes, and its trailers; or
 //! nothing, where the headers tell the whole story.
 
 use std::{
@@ -12,15 +12,17 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 use tonic::Status;
 
+use super::response::Taken;
+
 /// The prefix of a message without bytes: an `ExportTraceServiceResponse` without a `partial_success`.
 const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// The body of a response.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// An empty message comes next.
-    Message,
+    /// A message, with its prefix, comes next.
+    Message(Bytes),
     /// The trailers come next.
     Trailers,
     /// Nothing follows.
@@ -29,9 +31,9 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// A success, whole.
-    pub(crate) fn success() -> http::Response<Self> {
-        let mut response = http::Response::new(Self::Message);
+    /// A success, full or partial.
+    pub(crate) fn success(taken: &Taken) -> http::Response<Self> {
+        let mut response = http::Response::new(Self::Message(message(taken)));
         response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC);
         response
     }
@@ -45,8 +47,8 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let (frame, next) = match *self {
-            Self::Message => (Frame::data(EMPTY), Self::Trailers),
+        let (frame, next) = match std::mem::take(&mut *self) {
+            Self::Message(message) => (Frame::data(message), Self::Trailers),
             Self::Trailers => (Frame::trailers(ok()), Self::Over),
             Self::Over => return Poll::Ready(None),
         };
@@ -57,6 +59,16 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Over)
     }
+}
+
+/// The response's message behind its prefix.
+fn message(taken: &Taken) -> Bytes {
+    if taken.rejected == 0 {
+        return EMPTY;
+    }
+    let response = taken.to_protobuf();
+    let length = u32::try_from(response.len()).unwrap_or_default();
+    [&[0][..], &length.to_be_bytes(), &response].concat().into()
 }
 
 fn ok() -> HeaderMap {

@@ -154,7 +154,7 @@ pub(super) fn request(spans: usize) -> ExportTraceServiceRequest {
 /// A valid request of at least so many bytes.
 pub(super) fn large_request(bytes: usize) -> ExportTraceServiceRequest {
     let mut request = request(1);
-    request.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(bytes);
+    request.resource_spans[0].scope_spans[0].spans[0].trace_state = "x".repeat(bytes);
     request
 }
 

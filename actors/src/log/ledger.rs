@@ -36,7 +36,8 @@ macro_rules! reasons {
 pub(crate) use reasons;
 
 reasons! {
-    /// Why scanned spans did not reach the log. Their sender was told, and may try again.
+    /// Why scanned spans did not reach the log. Their sender was told, and may try again; the last three are the spans'
+    /// own faults, and no retry mends them.
     RejectReason {
         /// The log had no room.
         LogFull => "log_full",
@@ -48,6 +49,24 @@ reasons! {
         ShuttingDown => "shutting_down",
         /// An actor failed with them in hand, or their sender gave up before the collector had room.
         Lost => "lost",
+        /// An id of zeros, or of the wrong length.
+        InvalidId => "invalid_id",
+        /// A name over its limit.
+        NameTooLong => "name_too_long",
+        /// More attributes than their limit.
+        TooManyAttributes => "too_many_attributes",
+    }
+}
+
+reasons! {
+    /// What is odd about spans that the log took all the same.
+    Oddity {
+        /// The end lies before the start; their duration counts as 0.
+        EndBeforeStart => "end_before_start",
+        /// They have no name.
+        EmptyName => "empty_name",
+        /// They start or end more than a day from now.
+        FarFuture => "far_future",
     }
 }
 
@@ -131,9 +150,15 @@ pub struct SpanCounts {
     /// Spans between the scan and the log.
     pub pending: u64,
     rejected: ByReason<{ RejectReason::ALL.len() }>,
+    odd: ByReason<{ Oddity::ALL.len() }>,
 }
 
 impl SpanCounts {
+    /// Accepted spans that are odd in this way, of those that came from other processes. One span may be odd in several.
+    pub fn odd(&self, oddity: Oddity) -> u64 {
+        self.odd.get(oddity as usize)
+    }
+
     /// Spans rejected for this reason.
     pub fn rejected(&self, reason: RejectReason) -> u64 {
         self.rejected.get(reason as usize)
@@ -163,7 +188,7 @@ impl SpanLedger {
         counts.scanned += u64::from(spans);
         counts.pending += u64::from(spans);
         drop(counts);
-        PendingSpans { ledger: Arc::clone(self), spans, tell: None }
+        PendingSpans { ledger: Arc::clone(self), spans, odd: [0; Oddity::ALL.len()], tell: None }
     }
 
     /// The counts at this moment.
@@ -184,6 +209,8 @@ pub trait Settle: Send {
 pub struct PendingSpans {
     ledger: Arc<SpanLedger>,
     spans: u32,
+    /// Odd ones among them.
+    odd: [u32; Oddity::ALL.len()],
     /// `None` too once it was told.
     tell: Option<Box<dyn Settle>>,
 }
@@ -208,6 +235,22 @@ impl PendingSpans {
         self
     }
 
+    /// So many of them are odd in this way.
+    pub fn note_odd(&mut self, oddity: Oddity, spans: u32) {
+        if let Some(count) = self.odd.get_mut(oddity as usize) {
+            *count = spans;
+        }
+    }
+
+    /// So many of them, and no more than there are, will not be in the log; the fate of the others stays open.
+    pub fn reject_some(&mut self, spans: u32, reason: RejectReason) {
+        let spans = spans.min(self.spans);
+        self.spans -= spans;
+        let mut counts = self.ledger.0.lock();
+        counts.pending -= u64::from(spans);
+        counts.rejected.add(reason as usize, spans.into());
+    }
+
     fn told(&mut self, outcome: Result<(), RejectReason>) {
         if let Some(whom) = self.tell.take() {
             whom.settle(outcome);
@@ -220,6 +263,9 @@ impl PendingSpans {
         let mut counts = self.ledger.0.lock();
         counts.pending -= spans;
         counts.accepted += spans;
+        for (at, &odd) in self.odd.iter().enumerate() {
+            counts.odd.add(at, odd.into());
+        }
         drop(counts);
         self.told(Ok(()));
     }
@@ -403,12 +449,13 @@ impl<R: Copy, C: Serialize> Serialize for Labelled<'_, R, C> {
 impl Serialize for SpanCounts {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut out = serializer.serialize_struct("SpanCounts", 4)?;
+        let mut out = serializer.serialize_struct("SpanCounts", 5)?;
         out.serialize_field("scanned", &self.scanned)?;
         out.serialize_field("accepted", &self.accepted)?;
         let rejected = Labelled(RejectReason::ALL, RejectReason::label, &self.rejected.0);
         out.serialize_field("rejected", &rejected)?;
         out.serialize_field("pending", &self.pending)?;
+        out.serialize_field("odd", &Labelled(Oddity::ALL, Oddity::label, &self.odd.0))?;
         out.end()
     }
 }
@@ -451,6 +498,30 @@ mod tests {
         let counts = ledger.counts();
         assert_eq!((counts.scanned, counts.accepted, counts.pending), (7, 3, 0));
         assert_eq!((counts.rejected(RejectReason::LogFull), counts.rejected(RejectReason::Lost)), (4, 0));
+        assert!(counts.balances());
+    }
+
+    #[test]
+    fn some_of_a_batch_may_be_rejected_and_what_is_odd_counts_once_it_is_accepted() {
+        let ledger = Arc::new(SpanLedger::default());
+        let mut pending = ledger.scanned(9);
+        pending.reject_some(2, RejectReason::InvalidId);
+        pending.reject_some(1, RejectReason::NameTooLong);
+        pending.note_odd(Oddity::EmptyName, 4);
+        assert_eq!((ledger.counts().pending, ledger.counts().odd(Oddity::EmptyName)), (6, 0));
+        assert!(ledger.counts().balances());
+        pending.accept();
+        let counts = ledger.counts();
+        assert_eq!((counts.scanned, counts.accepted, counts.pending), (9, 6, 0));
+        assert_eq!((counts.rejected(RejectReason::InvalidId), counts.odd(Oddity::EmptyName)), (2, 4));
+        assert!(counts.balances());
+        // No more than there are, and what is refused was not accepted, however odd.
+        let mut pending = ledger.scanned(2);
+        pending.note_odd(Oddity::FarFuture, 2);
+        pending.reject_some(5, RejectReason::TooManyAttributes);
+        drop(pending);
+        let counts = ledger.counts();
+        assert_eq!((counts.rejected(RejectReason::TooManyAttributes), counts.odd(Oddity::FarFuture)), (2, 0));
         assert!(counts.balances());
     }
 

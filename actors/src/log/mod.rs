@@ -40,8 +40,8 @@ use thiserror::Error;
 use tokio::{sync::oneshot, time::Instant};
 
 pub use ledger::{
-    Advance, AdvanceError, DestinationLedger, DropReason, PendingSpans, RejectReason, Settle, SpanCounts,
-    SpanLedger,
+    Advance, AdvanceError, DestinationLedger, DropReason, Oddity, PendingSpans, RejectReason, Settle,
+    SpanCounts, SpanLedger,
 };
 pub(crate) use ledger::{Labelled, reasons};
 pub use memory::{MemoryLog, MemoryLogConfig};

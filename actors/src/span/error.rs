@@ -84,6 +84,11 @@ impl Fault {
         Self(Box::new((at.as_ptr().addr(), fault)))
     }
 
+    /// Whether it is the fault of a span that can be left out of its request.
+    pub(super) fn is_of_one_span(&self) -> bool {
+        matches!(self.0.1, ScanFault::IdLength { .. })
+    }
+
     /// The error for the caller who handed in `scanned`.
     #[cold]
     pub(super) fn within(self, scanned: &[u8]) -> ScanError {

@@ -32,18 +32,18 @@ pub struct Scan {
 #[inline]
 pub fn scan<'a>(bytes: &'a [u8], mut visit: impl FnMut(&SpanView<'a>)) -> Result<Scan, ScanError> {
     let mut spans = 0_u32;
-    walk(bytes, |leaf| {
+    walk(bytes, |view, _| {
         // A span takes 32 bytes at least, so this cannot saturate below 128 GiB.
         spans = spans.saturating_add(1);
-        visit(&leaf.view);
+        visit(&view?);
         Ok(())
     })?;
     Ok(Scan { spans })
 }
 
-/// A span and where it stands.
-pub(super) struct Leaf<'a> {
-    pub(super) view: SpanView<'a>,
+/// Where a span stands.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
     /// Content of the `ResourceSpans` and `ScopeSpans` around it.
     pub(super) resource_spans: &'a [u8],
     pub(super) scope_spans: &'a [u8],
@@ -57,10 +57,12 @@ const LEFT_SCOPE_SPANS: u32 = NESTING_MAX - 2;
 const LEFT_SPAN: u32 = NESTING_MAX - 3;
 const LEFT_IN_SPAN: u32 = NESTING_MAX - 4;
 
+/// Shows every span, or what is wrong with it, and where it stands. A visitor may go on after a span whose ids have the
+/// wrong length ([`Fault::is_of_one_span`]): its frame is sound, though not all of what it holds was looked at.
 #[inline]
 pub(super) fn walk<'a>(
     bytes: &'a [u8],
-    mut visit: impl FnMut(Leaf<'a>) -> Result<(), Fault>,
+    mut visit: impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), ScanError> {
     let mut request = || -> Result<(), Fault> {
         let mut reader = Reader::new(bytes);
@@ -77,7 +79,7 @@ pub(super) fn walk<'a>(
 
 fn resource_spans<'a>(
     bytes: &'a [u8],
-    visit: &mut impl FnMut(Leaf<'a>) -> Result<(), Fault>,
+    visit: &mut impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     // The resource may follow the spans, so it is looked for first; what lies between is stepped over.
     let mut service = None;
@@ -139,15 +141,15 @@ fn scope_spans<'a>(
     bytes: &'a [u8],
     resource_spans: &'a [u8],
     service: &'a str,
-    visit: &mut impl FnMut(Leaf<'a>) -> Result<(), Fault>,
+    visit: &mut impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         let before = reader;
         match reader.key()? {
             scope_spans::SPANS => {
-                let view = span(reader.bytes()?, resource_spans, service)?;
-                visit(Leaf { view, resource_spans, scope_spans: bytes, field: before.until(&reader) })?;
+                let view = span(reader.bytes()?, resource_spans, service);
+                visit(view, Place { resource_spans, scope_spans: bytes, field: before.until(&reader) })?;
             }
             scope_spans::SCOPE => scope(reader.bytes()?)?,
             scope_spans::SCHEMA_URL => reader.check_text("scope_spans.schema_url")?,

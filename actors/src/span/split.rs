@@ -29,13 +29,22 @@ pub fn select(
     mut keep: impl FnMut(u32, &SpanView<'_>) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<u32, ScanError> {
+    select_by(bytes, |index, view, _| Ok(keep(index, &view?)), out)
+}
+
+/// As [`select`], by a choice that sees all of a span's field and may leave out one whose ids have the wrong length.
+pub(super) fn select_by<'a>(
+    bytes: &'a [u8],
+    mut keep: impl FnMut(u32, Result<SpanView<'a>, Fault>, &'a [u8]) -> Result<bool, Fault>,
+    out: &mut Vec<u8>,
+) -> Result<u32, ScanError> {
     let begin = out.len();
     let mut writer = Writer::new(out);
     let mut index = 0_u32;
     let mut kept = 0_u32;
-    let result = walk(bytes, |leaf| {
-        if keep(index, &leaf.view) {
-            writer.push(leaf.resource_spans, leaf.scope_spans, leaf.field)?;
+    let result = walk(bytes, |view, place| {
+        if keep(index, view, place.field)? {
+            writer.push(place.resource_spans, place.scope_spans, place.field)?;
             kept = kept.saturating_add(1);
         }
         index = index.saturating_add(1);

@@ -38,7 +38,7 @@ use crate::{
     supervise::ChildState,
 };
 
-fn grpc(intake: Intake) -> Arc<dyn Door> {
+pub(in crate::accept) fn grpc(intake: Intake) -> Arc<dyn Door> {
     Arc::new(GrpcDoor { http2: Http2Settings::default(), intake })
 }
 
@@ -75,11 +75,15 @@ impl Rig {
     }
 
     /// Sends bytes as they are, for a request that never reaches the collector.
-    async fn send_raw(&self, message: impl Into<Bytes>) -> Result<Bytes, Status> {
+    pub(in crate::accept) async fn send_raw(&self, message: impl Into<Bytes>) -> Result<Bytes, Status> {
         self.send_to(EXPORT, message).await
     }
 
-    async fn send_to(&self, path: &'static str, message: impl Into<Bytes>) -> Result<Bytes, Status> {
+    pub(in crate::accept) async fn send_to(
+        &self,
+        path: &'static str,
+        message: impl Into<Bytes>,
+    ) -> Result<Bytes, Status> {
         let (head, body) = self.post(path, framed(&message.into())).await.into_parts();
         let body = body.collect().await.unwrap();
         let trailers = body.trailers().unwrap_or(&head.headers);

@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use crate::accept::{
     DoorReason, Refusal, Retry, header,
+    response::Taken,
     status::{RETRY_AFTER_S, RpcStatus, code},
 };
 
@@ -41,12 +42,11 @@ impl Encoding {
     }
 }
 
-/// Everything is kept.
-pub(super) fn success(encoding: Option<Encoding>) -> Response<Full<Bytes>> {
+/// A success, full or partial.
+pub(super) fn success(taken: &Taken, encoding: Option<Encoding>) -> Response<Full<Bytes>> {
     match encoding {
-        // A message without fields has no bytes.
-        Some(Encoding::Protobuf) => answer(Encoding::Protobuf, Bytes::new()),
-        Some(Encoding::Json) | None => answer(Encoding::Json, Bytes::from_static(b"{}")),
+        Some(Encoding::Protobuf) => answer(Encoding::Protobuf, taken.to_protobuf()),
+        Some(Encoding::Json) | None => answer(Encoding::Json, taken.to_json()),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     Accepted, Admitted, Arrival, Door, Http1Settings, Http2Settings, Intake, Refusal, Stop, Unanswered,
     body::Packing,
     echo, header, http1, http2,
+    response::Taken,
     socket::{Greeting, Socket},
 };
 
@@ -146,7 +147,7 @@ impl HttpService {
             }
         };
         match taken {
-            Ok(()) => answer::success(encoding),
+            Ok(taken) => answer::success(&taken, encoding),
             Err(refusal) => {
                 self.unread.set(true);
                 answer::refused(&refusal, encoding)
@@ -154,7 +155,7 @@ impl HttpService {
         }
     }
 
-    async fn take(&self, request: Request<Incoming>, head: Head, arrival: Arrival) -> Result<(), Refusal> {
+    async fn take(&self, request: Request<Incoming>, head: Head, arrival: Arrival) -> Result<Taken, Refusal> {
         let intake = &self.door.intake;
         let is_http1 = request.version() < Version::HTTP_2;
         let body = request.into_body();
@@ -164,7 +165,7 @@ impl HttpService {
         let (message, admitted) = match head.encoding {
             Encoding::Protobuf => body.whole(declared).await?,
             Encoding::Json => {
-                let (text, admitted) = body.to_be_converted().whole(declared).await?;
+                let (text, admitted) = body.with_room_to_convert().whole(declared).await?;
                 converted(text, admitted)?
             }
         };
@@ -184,4 +185,4 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

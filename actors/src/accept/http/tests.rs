@@ -27,7 +27,7 @@ use crate::{
     supervise::ChildState,
 };
 
-fn http(intake: Intake) -> Arc<dyn Door> {
+pub(in crate::accept) fn http(intake: Intake) -> Arc<dyn Door> {
     Arc::new(HttpDoor { http1: Http1Settings::default(), http2: Http2Settings::default(), intake })
 }
 
@@ -114,6 +114,16 @@ impl Rig {
     /// A request over a connection of its own.
     async fn posted(&self, post: Post) -> Answer {
         Client::new(self).await.send(post).await
+    }
+
+    /// A message over a connection of its own: the status, the content type and the body of the answer.
+    pub(in crate::accept) async fn send_http(
+        &self,
+        content_type: &'static str,
+        message: impl Into<Bytes>,
+    ) -> (u16, String, Bytes) {
+        let answer = self.posted(with(post(message), "content-type", content_type)).await;
+        (answer.status.as_u16(), answer.header("content-type").to_owned(), answer.body)
     }
 
     /// Bytes over a connection of their own, and all that comes back until its end.

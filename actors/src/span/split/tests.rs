@@ -34,7 +34,7 @@ fn meaning(bytes: &[u8]) -> Vec<Vec<u8>> {
 /// The span fields themselves, unknown fields and all, and the other fields around each.
 fn raw(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
-    walk(bytes, |leaf| {
+    walk(bytes, |_, leaf| {
         let (mut resource, mut scope) = (vec![], vec![]);
         others(leaf.resource_spans, resource_spans::SCOPE_SPANS, |field| resource.extend(field))?;
         others(leaf.scope_spans, scope_spans::SPANS, |field| scope.extend(field))?;
