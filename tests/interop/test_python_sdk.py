@@ -146,11 +146,14 @@ def red_on(page):
                 of["buckets"][float(sample.labels["le"])] = sample.value
             else:
                 of[sample.name] = sample.value
+    # An operation without errors has a series that says so.
+    without = [labels for labels, of in red.items() if "nyx_span_count_total" not in of]
+    assert [red.pop(labels)["nyx_span_errors_total"] for labels in without] == [0] * len(without)
     assert all(of["nyx_span_count_total"] == of["nyx_span_duration_seconds_count"] for of in red.values())
     return {
         labels: (
             of["nyx_span_count_total"],
-            # Only what ends in an error has a series there.
+            # Only errors have a series there.
             of.get("nyx_span_errors_total", 0),
             round(of["nyx_span_duration_seconds_sum"] * SECOND),
             [of["buckets"][bound / 1000] for bound in BOUNDS_MS],
