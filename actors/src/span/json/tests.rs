@@ -217,6 +217,8 @@ fn a_value_may_be_any_of_its_kinds_also_where_it_is_0_or_empty() {
         (r#"{"intValue":0}"#, IntValue(0)),
         (r#"{"doubleValue":0}"#, DoubleValue(0.0)),
         (r#"{"doubleValue":-1.25e-3}"#, DoubleValue(-1.25e-3)),
+        // To the last bit: the nearest number, not the one beside it.
+        (r#"{"doubleValue":1.5e-300}"#, DoubleValue(1.5e-300)),
         (r#"{"doubleValue":"2.5"}"#, DoubleValue(2.5)),
         (r#"{"doubleValue":"Infinity"}"#, DoubleValue(f64::INFINITY)),
         (r#"{"doubleValue":"-Infinity"}"#, DoubleValue(f64::NEG_INFINITY)),
