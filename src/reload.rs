@@ -105,11 +105,12 @@ impl Reload {
     }
 }
 
-/// The destinations that both have and that are to change.
+/// The destinations that both have and that are to change; those with files of TLS always, since what is in the files may have
+/// changed.
 fn reconfigured<'n>(current: &'n Config, new: &'n Config) -> impl Iterator<Item = &'n DestinationConfig> {
     new.export.iter().filter(|new| {
         let same = current.export.iter().find(|current| current.name == new.name);
-        same.is_some_and(|current| current != *new)
+        same.is_some_and(|current| current != *new || !new.tls.is_empty())
     })
 }
 
@@ -181,6 +182,14 @@ mod tests {
     #[test]
     fn the_same_configuration_from_elsewhere_changes_nothing() {
         assert_eq!(changed(&[], &[("tracing.level", "info")]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_destination_with_files_of_tls_gets_them_anew_though_their_names_are_the_same() {
+        let mut config = loaded(&[("telemetry.otlp_endpoint", "https://c")]).config;
+        assert_eq!(reconfigured(&config, &config).count(), 0);
+        config.export[0].tls.ca_file = Some("/etc/nyx/ca.pem".into());
+        assert_eq!(reconfigured(&config, &config).count(), 1);
     }
 
     #[test]

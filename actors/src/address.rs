@@ -12,14 +12,18 @@ use thiserror::Error;
 
 /// What the system takes for a Unix socket's path, in bytes: `sun_path` has 108, one of them for the closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// The port of `https` (RFC 9110, section 4.2.2).
+const HTTPS_PORT: u16 = 443;
 /// Characters of a text that an error repeats.
 const SHOWN_CHARS_MAX: usize = 256;
 
 /// Where a destination is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `http://host:port`, and a path where OTLP is spoken over HTTP.
+    /// `http://host:port` or `https://host:port`, and a path where OTLP is spoken over HTTP.
     Tcp {
+        /// Whether it is spoken to over TLS.
+        tls: bool,
         /// A name or an address, IPv6 without its brackets.
         host: String,
         /// The port, not 0.
@@ -65,8 +69,8 @@ impl AddressError {
 }
 
 impl Endpoint {
-    /// Reads `http://host:port`, behind which a path may follow, `unix:/path` or `unix:///path`. The port must be named:
-    /// what a URL without one means (80) is no port of OTLP.
+    /// Reads `http://host:port` or `https://host:port`, behind which a path may follow, `unix:/path` or `unix:///path`.
+    /// With `http` the port must be named: what a URL without one means (80) is no port of OTLP; with `https` it is 443.
     ///
     /// # Errors
     /// [`AddressError`] with the text and what is allowed.
@@ -75,14 +79,12 @@ impl Endpoint {
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        const RULE: &str = "must be http://host:port or unix:/path";
+        const RULE: &str = "must be http://host:port, https://host:port or unix:/path";
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Self::Unix);
         }
-        if text.starts_with("https://") {
-            return Err(format!("asks for TLS, which is not part of this version: {RULE}"));
-        }
-        if !text.starts_with("http://") {
+        let tls = text.starts_with("https://");
+        if !tls && !text.starts_with("http://") {
             return Err(RULE.to_owned());
         }
         let uri: Uri = text.parse().map_err(|_| RULE)?;
@@ -98,8 +100,12 @@ impl Endpoint {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         match authority.port_u16() {
             _ if host.is_empty() => Err(RULE.to_owned()),
+            None if tls && !authority.as_str().ends_with(':') && authority.port().is_none() => {
+                Ok(Self::Tcp { tls, host: host.to_owned(), port: HTTPS_PORT, path })
+            }
+            Some(0) | None if tls => Err("must be https://host:port with a port from 1 to 65535".to_owned()),
             Some(0) | None => Err("must be http://host:port with a port from 1 to 65535".to_owned()),
-            Some(port) => Ok(Self::Tcp { host: host.to_owned(), port, path }),
+            Some(port) => Ok(Self::Tcp { tls, host: host.to_owned(), port, path }),
         }
     }
 
@@ -124,7 +130,10 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { path, .. } => write!(f, "http://{}{path}", self.authority()),
+            Self::Tcp { tls, path, .. } => {
+                let scheme = if *tls { "https" } else { "http" };
+                write!(f, "{scheme}://{}{path}", self.authority())
+            }
             Self::Unix(path) => show_socket(f, path),
         }
     }
@@ -182,6 +191,9 @@ mod tests {
     fn an_endpoint_is_a_host_and_port_or_a_socket() {
         for (text, shown) in [
             ("http://localhost:4318/otlp/", "http://localhost:4318/otlp"),
+            ("https://localhost:4317", "https://localhost:4317"),
+            ("https://otlp.example/otlp", "https://otlp.example:443/otlp"),
+            ("https://[::1]", "https://[::1]:443"),
             ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
             ("http://localhost:4317/", "http://localhost:4317"),
             ("http://[::1]:4317", "http://[::1]:4317"),
@@ -192,16 +204,16 @@ mod tests {
             assert_eq!(endpoint.to_string(), shown);
             assert_eq!(Endpoint::parse(shown), Ok(endpoint));
         }
-        let ipv6 = Endpoint::Tcp { host: "::1".to_owned(), port: 4317, path: String::new() };
+        let ipv6 = Endpoint::Tcp { tls: false, host: "::1".to_owned(), port: 4317, path: String::new() };
         assert_eq!(Endpoint::parse("http://[::1]:4317"), Ok(ipv6));
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused_with_what_is_allowed() {
-        let rule = "must be http://host:port or unix:/path";
+        let rule = "must be http://host:port, https://host:port or unix:/path";
         let port = "must be http://host:port with a port from 1 to 65535";
         let query = "must not have a query or a fragment";
-        let tls = "asks for TLS, which is not part of this version: must be http://host:port or unix:/path";
+        let tls = "must be https://host:port with a port from 1 to 65535";
         for (text, why) in [
             ("", rule),
             ("localhost:4317", rule),
@@ -209,7 +221,9 @@ mod tests {
             ("http://", rule),
             ("http://:4317", rule),
             ("http://a b:4317", rule),
-            ("https://localhost:4317", tls),
+            ("https://", rule),
+            ("https://localhost:", tls),
+            ("https://localhost:0", tls),
             ("http://localhost", port),
             ("http://localhost:", port),
             ("http://localhost:0", port),

@@ -178,8 +178,9 @@ fn sends_to(text: &str) -> Option<Place> {
     }
     let uri: Uri = text.parse().ok()?;
     let host = uri.host()?;
+    let https_port = (uri.scheme_str() == Some("https")).then_some(443);
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Some(Place::Tcp { host: host.to_ascii_lowercase(), port: uri.port_u16()? })
+    Some(Place::Tcp { host: host.to_ascii_lowercase(), port: uri.port_u16().or(https_port)? })
 }
 
 fn socket(text: &str) -> Option<Place> {
@@ -252,6 +253,7 @@ mod tests {
             ("http://localhost:2", "127.0.0.1:1", false),
             ("http://collector:1", "0.0.0.0:1", false),
             ("https://localhost:1", "0.0.0.0:1", true),
+            ("https://localhost", "127.0.0.1:443", true),
             ("unix:///a", "unix:/a", true),
         ] {
             let (to, own) = (sends_to(to).unwrap(), listens_at(own).unwrap());

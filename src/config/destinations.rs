@@ -1,15 +1,15 @@
 //! The tables `[export.NAME]`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use nyx_telemetry::{
-    export::{Backoff, DestinationConfig, Endpoint, Problem, Protocol},
+    export::{Backoff, DestinationConfig, Endpoint, Problem, Protocol, TlsFiles},
     log::segments::StartAt,
 };
 
 use super::{
     Values,
-    kinds::{bytes, duration, endpoint, number, text, whole, word},
+    kinds::{bytes, duration, endpoint, number, path, text, whole, word},
     pairs,
     read::{Problems, Read, Table, at, origin_of},
     section::{Field, Keys, Section, declare, section},
@@ -35,6 +35,8 @@ declare! {
         protocol: Protocol = word(Protocol::ALL.map(|protocol| (protocol.name(), protocol))),
         /// The path of requests, as it is; only with `http/protobuf`. Empty: the endpoint's path with `/v1/traces` behind it.
         path: Option<String> = text(0..=1024).map(|path| Some(path).filter(|path| !path.is_empty())),
+        /// The files of TLS, with an `https://` endpoint.
+        tls: TlsKeys = section(),
         /// How long one request may take until its answer.
         timeout: Duration = duration(DestinationConfig::TIMEOUT),
         /// Headers of every request; see below.
@@ -47,6 +49,30 @@ declare! {
         batch: Batch = section(),
         /// When a batch is tried again, and when it is given up.
         retry: Retry = section(),
+    }
+}
+
+declare! {
+    /// `[export.NAME.tls]`.
+    struct TlsKeys {
+        /// Certificates in PEM of the authorities of which one has to have signed the destination's certificate. Empty:
+        /// those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+        ca_file: PathBuf = path(),
+        /// The certificate in PEM that the destination is shown, behind it those between it and its authority. Empty: none.
+        cert_file: PathBuf = path(),
+        /// Its key in PEM, not encrypted: RSA, ECDSA on P-256 or P-384, or Ed25519.
+        key_file: PathBuf = path(),
+    }
+}
+
+impl TlsKeys {
+    fn files(self) -> TlsFiles {
+        let file = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
+        TlsFiles {
+            ca_file: file(self.ca_file),
+            cert_file: file(self.cert_file),
+            key_file: file(self.key_file),
+        }
     }
 }
 
@@ -80,13 +106,15 @@ declare! {
 
 impl Destination {
     fn named(self, name: &str) -> DestinationConfig {
-        let Self { start, protocol, path, timeout, headers, compression, concurrency, batch, retry, .. } =
-            self;
+        let Self {
+            start, protocol, path, tls, timeout, headers, compression, concurrency, batch, retry, ..
+        } = self;
         let endpoint = self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
         DestinationConfig {
             start,
             protocol,
             path,
+            tls: tls.files(),
             timeout,
             headers,
             gzip: compression,
@@ -160,7 +188,9 @@ pub(super) fn as_a_whole(destination: &DestinationConfig, values: &Values, probl
     for Problem { setting, message } in error.problems {
         let key = match setting {
             "endpoint" if destination.name == DEFAULT => "telemetry.otlp_endpoint".to_owned(),
-            "endpoint" | "path" => format!("export.{}.{setting}", destination.name),
+            "endpoint" | "path" | "tls.ca_file" | "tls.cert_file" | "tls.key_file" => {
+                format!("export.{}.{setting}", destination.name)
+            }
             _ => continue,
         };
         let origin = at(values, &key).map(origin_of).unwrap_or_default();

@@ -18,12 +18,6 @@ use super::{
 const MISSING: &[(&str, &[&str], &str)] = &[
     ("OTEL_EXPORTER_OTLP_PROTOCOL", &["http/json"], "OTLP in JSON"),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["http/json"], "OTLP in JSON"),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", &[], "TLS"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &[], "TLS"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &[], "TLS"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", &[], "TLS"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &[], "TLS"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", &[], "TLS"),
     (
         "OTEL_TRACES_SAMPLER",
         &["jaeger_remote", "parentbased_jaeger_remote", "xray"],
@@ -53,8 +47,6 @@ enum Reading {
     SamplerArgument,
     /// Spans that may wait: here their bytes are bounded.
     QueueSize,
-    /// Nothing: it is in [`MISSING`].
-    Nothing,
 }
 
 /// A variable of OpenTelemetry.
@@ -77,6 +69,9 @@ const SAMPLING_RATE: &str = "telemetry.otlp_sampling_rate";
 const SPAN_EXPORT: &str = "telemetry.span_export_enabled";
 const TIMEOUT: &[&str] = &["export.default.timeout"];
 const HEADERS: &[&str] = &["export.default.headers"];
+const CA_FILE: &[&str] = &["export.default.tls.ca_file"];
+const CERT_FILE: &[&str] = &["export.default.tls.cert_file"];
+const KEY_FILE: &[&str] = &["export.default.tls.key_file"];
 const PROTOCOL: &[&str] = &["export.default.protocol"];
 const COMPRESSION: &[&str] = &["export.default.compression"];
 const MAX_DELAY: &[&str] = &["export.default.batch.max_delay"];
@@ -161,12 +156,20 @@ const VARIABLES: &[Variable] = &[
         Reading::Milliseconds(TIMEOUT),
         "`export.default.timeout`, in milliseconds",
     ),
-    variable("OTEL_EXPORTER_OTLP_CERTIFICATE", Reading::Nothing, "an error"),
-    variable("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", Reading::Nothing, "an error"),
-    variable("OTEL_EXPORTER_OTLP_CLIENT_KEY", Reading::Nothing, "an error"),
-    variable("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", Reading::Nothing, "an error"),
-    variable("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", Reading::Nothing, "an error"),
-    variable("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", Reading::Nothing, "an error"),
+    variable("OTEL_EXPORTER_OTLP_CERTIFICATE", Reading::As(CA_FILE), "`export.default.tls.ca_file`"),
+    variable("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", Reading::As(CA_FILE), "`export.default.tls.ca_file`"),
+    variable("OTEL_EXPORTER_OTLP_CLIENT_KEY", Reading::As(KEY_FILE), "`export.default.tls.key_file`"),
+    variable("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", Reading::As(KEY_FILE), "`export.default.tls.key_file`"),
+    variable(
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        Reading::As(CERT_FILE),
+        "`export.default.tls.cert_file`",
+    ),
+    variable(
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+        Reading::As(CERT_FILE),
+        "`export.default.tls.cert_file`",
+    ),
 ];
 
 /// The variables of OpenTelemetry that are read, and what each sets, in Markdown. A later one beats those before it.
@@ -252,7 +255,7 @@ impl Layer<'_> {
                 let rate = self.rate(name, text)?;
                 self.set_all(&[SAMPLING_RATE], name, &rate);
             }
-            Reading::SamplerArgument | Reading::Nothing => {}
+            Reading::SamplerArgument => {}
             Reading::QueueSize => {
                 text.trim()
                     .parse::<u64>()

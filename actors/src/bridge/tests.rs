@@ -44,7 +44,7 @@ fn wrong_settings_of_a_destination_are_named() {
     let error = |otlp: OtlpConfig| otlp.destination("default").unwrap_err().to_string();
     assert_eq!(
         error(OtlpConfig { max_batch_size: 0, endpoint: "localhost".to_owned(), ..OtlpConfig::default() }),
-        "destination \"default\": endpoint: \"localhost\" must be http://host:port or unix:/path; \
+        "destination \"default\": endpoint: \"localhost\" must be http://host:port, https://host:port or unix:/path; \
          max_batch_spans: 0 is not within 1 and 65536; min_batch_spans: 0 is not within 1 and 0"
     );
 }
@@ -54,7 +54,7 @@ fn a_wrong_variable_is_named() {
     let wrong = OtlpConfig { endpoint: "localhost".to_owned(), ..OtlpConfig::default() };
     assert_eq!(
         BridgeError::Variable(wrong.destination("default").unwrap_err()).to_string(),
-        "OTEL_EXPORTER_OTLP_ENDPOINT: destination \"default\": endpoint: \"localhost\" must be http://host:port or unix:/path"
+        "OTEL_EXPORTER_OTLP_ENDPOINT: destination \"default\": endpoint: \"localhost\" must be http://host:port, https://host:port or unix:/path"
     );
 }
 

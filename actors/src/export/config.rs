@@ -3,6 +3,7 @@
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use http::HeaderMap;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use super::{
@@ -10,11 +11,12 @@ use super::{
     batch::Sampler,
     headers::{HeaderProblem, headers},
     state::Settings,
-    transport::{Protocol, TransportSettings},
+    transport::{Protocol, Tls, TransportSettings},
 };
 use crate::{
     address::Endpoint,
     log::segments::{LogDestination, StartAt},
+    tls::{self, TlsFiles},
 };
 
 /// A destination as it is configured. The defaults are those of `config/default.toml`, the ranges the associated
@@ -23,13 +25,15 @@ use crate::{
 pub struct DestinationConfig {
     /// The destination's name on `/stats`, in metrics and in the log: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`.
     pub name: String,
-    /// Where it is: `http://host:port` or `unix:/path`. Over HTTP a path may follow.
+    /// Where it is: `http://host:port`, `https://host:port` or `unix:/path`. Over HTTP a path may follow.
     pub endpoint: String,
     /// How OTLP is spoken to it; [`Protocol::Grpc`].
     pub protocol: Protocol,
     /// The path of requests, of up to 1,024 bytes, with [`Protocol::HttpProtobuf`] alone; none: the endpoint's path and
     /// `/v1/traces` behind it.
     pub path: Option<String>,
+    /// The files of TLS, with an `https://` endpoint alone; none. They are read when the settings are checked.
+    pub tls: TlsFiles,
     /// Time for an attempt from connecting to the last byte of the answer; 10 s, from 10 ms to 10 min.
     pub timeout: Duration,
     /// Headers of every request, as [`headers`] takes them; none. Values are secrets: they are never shown.
@@ -150,6 +154,7 @@ impl DestinationConfig {
             endpoint: endpoint.to_owned(),
             protocol: Protocol::Grpc,
             path: None,
+            tls: TlsFiles::default(),
             timeout: Duration::from_secs(10),
             headers: vec![],
             gzip: false,
@@ -201,6 +206,7 @@ impl DestinationConfig {
             problems.add("endpoint", error.to_string());
         }
         let path = self.path(endpoint.as_ref().map_or("", Endpoint::path), &mut problems);
+        let tls = endpoint.as_ref().ok().and_then(|endpoint| self.tls(endpoint, &mut problems));
         let headers = headers(&self.headers).unwrap_or_else(|wrong| {
             let message =
                 |problem: HeaderProblem| Problem { setting: "headers", message: problem.to_string() };
@@ -238,6 +244,7 @@ impl DestinationConfig {
                 machine,
                 transport: TransportSettings {
                     endpoint,
+                    tls,
                     protocol: self.protocol,
                     path,
                     timeout: self.timeout,
@@ -249,6 +256,39 @@ impl DestinationConfig {
                 drain_timeout: self.drain_timeout,
             }),
             _ => Err(DestinationConfigError { name: self.name.clone(), problems: problems.0 }),
+        }
+    }
+
+    /// How TLS is spoken to the endpoint, if it is.
+    fn tls(&self, endpoint: &Endpoint, problems: &mut Problems) -> Option<Tls> {
+        let Endpoint::Tcp { tls: true, host, .. } = endpoint else {
+            for (setting, file) in [
+                ("tls.ca_file", &self.tls.ca_file),
+                ("tls.cert_file", &self.tls.cert_file),
+                ("tls.key_file", &self.tls.key_file),
+            ] {
+                if let Some(file) = file {
+                    let rule = "must not be set: the endpoint is none of https://";
+                    problems.add(setting, format!("{file:?} {rule}"));
+                }
+            }
+            return None;
+        };
+        let Ok(name) = ServerName::try_from(host.clone()) else {
+            let rule = "must have a host that a certificate can name: a DNS name or an IP address";
+            problems.add("endpoint", format!("{:?} {rule}", self.endpoint));
+            return None;
+        };
+        match tls::client(&self.tls, self.protocol.alpn()) {
+            Ok(config) => Some(Tls { config, name }),
+            Err(wrong) => {
+                for (setting, message) in wrong {
+                    let shown =
+                        if setting == "endpoint" { format!("{:?} ", self.endpoint) } else { String::new() };
+                    problems.add(setting, format!("{shown}{message}"));
+                }
+                None
+            }
         }
     }
 
@@ -320,14 +360,13 @@ mod tests {
             concurrency: 0,
             backoff: Backoff { initial: Duration::from_secs(60), ..Backoff::default() },
             headers: vec![("x tenant".to_owned(), "a".to_owned())],
-            ..DestinationConfig::new("", "https://host:1")
+            ..DestinationConfig::new("", "https:/host:1")
         };
         let error = config.validate().unwrap_err();
         assert_eq!(
             error.to_string(),
             "destination \"\": name: \"\" must be 1 to 32 characters of a-z, 0-9, _ and -; \
-             endpoint: \"https://host:1\" asks for TLS, which is not part of this version: \
-             must be http://host:port or unix:/path; \
+             endpoint: \"https:/host:1\" must be http://host:port, https://host:port or unix:/path; \
              headers: \"x tenant\" must be named as an HTTP header is; \
              timeout: 0ns is not within 10ms and 600s; \
              sampling_rate: NaN is not within 0.0 and 1.0; \
@@ -353,6 +392,27 @@ mod tests {
         assert_eq!(path("unix:/run/h.sock", None), "/v1/traces");
         assert_eq!(path("http://h:1/otlp", Some("/")), "/");
         assert_eq!(path("http://h:1", Some("/traces?tenant=1")), "/traces?tenant=1");
+    }
+
+    #[test]
+    fn files_of_tls_are_for_https_alone_and_are_read_when_checked() {
+        let tls = TlsFiles { ca_file: Some("/nowhere/ca.pem".into()), ..TlsFiles::default() };
+        let config = DestinationConfig { tls, ..DestinationConfig::new("a", "http://h:1") };
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "destination \"a\": tls.ca_file: \"/nowhere/ca.pem\" must not be set: the endpoint is none of https://"
+        );
+        let config = DestinationConfig { endpoint: "https://h".to_owned(), ..config };
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "destination \"a\": tls.ca_file: \"/nowhere/ca.pem\" cannot be read: No such file or directory (os error 2)"
+        );
+        let config = DestinationConfig::new("a", "https://h_.-:1");
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "destination \"a\": endpoint: \"https://h_.-:1\" must have a host that a certificate can name: a DNS name or \
+             an IP address"
+        );
     }
 
     #[test]

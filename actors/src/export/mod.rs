@@ -19,7 +19,10 @@ pub mod testing;
 mod transport;
 pub mod verdict;
 
-pub use crate::address::{AddressError, Endpoint};
+pub use crate::{
+    address::{AddressError, Endpoint},
+    tls::TlsFiles,
+};
 pub use actor::OtlpExportActor;
 pub use backoff::Backoff;
 pub use config::{DestinationConfig, DestinationConfigError, Problem};

@@ -27,6 +27,7 @@ use opentelemetry_proto::tonic::{
 };
 use parking_lot::Mutex;
 use prost::Message;
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -215,6 +216,7 @@ enum Address {
 pub struct ScriptedDestination {
     shared: Arc<Shared>,
     address: Address,
+    tls: Option<Arc<ServerConfig>>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
@@ -230,7 +232,15 @@ impl ScriptedDestination {
     /// # Errors
     /// Where no socket can be bound.
     pub fn start() -> io::Result<Self> {
-        Self::at(Address::Tcp(([127, 0, 0, 1], 0).into()))
+        Self::at(Address::Tcp(([127, 0, 0, 1], 0).into()), None)
+    }
+
+    /// The same behind TLS.
+    ///
+    /// # Errors
+    /// Where no socket can be bound.
+    pub fn start_tls(config: Arc<ServerConfig>) -> io::Result<Self> {
+        Self::at(Address::Tcp(([127, 0, 0, 1], 0).into()), Some(config))
     }
 
     /// The same on a Unix socket.
@@ -238,10 +248,10 @@ impl ScriptedDestination {
     /// # Errors
     /// Where no socket can be bound.
     pub fn start_unix(path: PathBuf) -> io::Result<Self> {
-        Self::at(Address::Unix(path))
+        Self::at(Address::Unix(path), None)
     }
 
-    fn at(address: Address) -> io::Result<Self> {
+    fn at(address: Address, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let script = Script {
             replies: VecDeque::new(),
             judge: None,
@@ -255,7 +265,7 @@ impl ScriptedDestination {
             changed: watch::Sender::new(0),
             released: watch::Sender::new(0),
         };
-        let mut destination = Self { shared: Arc::new(shared), address, running: None };
+        let mut destination = Self { shared: Arc::new(shared), address, tls, running: None };
         destination.revive()?;
         Ok(destination)
     }
@@ -263,6 +273,7 @@ impl ScriptedDestination {
     /// The endpoint, as a destination's configuration takes it.
     pub fn endpoint(&self) -> String {
         match &self.address {
+            Address::Tcp(address) if self.tls.is_some() => format!("https://{address}"),
             Address::Tcp(address) => format!("http://{address}"),
             Address::Unix(path) => format!("unix:{}", path.display()),
         }
@@ -299,7 +310,11 @@ impl ScriptedDestination {
             }
         };
         let end = CancellationToken::new();
-        let serve = end.clone().run_until_cancelled_owned(accept(listener, Arc::clone(&self.shared)));
+        let serve = end.clone().run_until_cancelled_owned(accept(
+            listener,
+            self.tls.clone(),
+            Arc::clone(&self.shared),
+        ));
         let thread = std::thread::spawn(move || {
             let local = tokio::task::LocalSet::new();
             // Cancelled; dropping the set drops the connections.

@@ -8,7 +8,7 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         format!("must be a size from {from} to {to} bytes, such as 65536 or \"64KiB\"")
     };
     let whole = |from: u32, to: u32| format!("must be a whole number from {from} to {to}");
-    let endpoint = "must be http://host:port or unix:/path".to_owned();
+    let endpoint = "must be http://host:port, https://host:port or unix:/path".to_owned();
     let listen =
         "must be an IP address and port such as 127.0.0.1:14317, or unix:/path; empty is off".to_owned();
     let address = "must be an IP address and port such as 127.0.0.1:9100".to_owned();
@@ -18,8 +18,8 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("telemetry.otlp_endpoint", "\"collector:4317\"", endpoint),
         (
             "telemetry.otlp_endpoint",
-            "\"https://collector:4317\"",
-            "asks for TLS, which is not part of this version: must be http://host:port or unix:/path".into(),
+            "\"https://collector:0\"",
+            "must be https://host:port with a port from 1 to 65535".into(),
         ),
         ("telemetry.otlp_sampling_rate", "1.5", "must be a number from 0 to 1".into()),
         ("telemetry.otlp_sampling_rate", "-1", "must be a number from 0 to 1".into()),
@@ -123,9 +123,9 @@ fn a_variable_that_cannot_be_is_refused_by_its_name() {
          must be a number from 0 to 1"
     );
     assert_eq!(
-        variable_refused("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317"),
-        "telemetry.otlp_endpoint is \"https://c:4317\" (variable OTEL_EXPORTER_OTLP_ENDPOINT): asks for TLS, \
-         which is not part of this version: must be http://host:port or unix:/path"
+        variable_refused("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"),
+        "telemetry.otlp_endpoint is \"c:4317\" (variable OTEL_EXPORTER_OTLP_ENDPOINT): \
+         must be http://host:port, https://host:port or unix:/path"
     );
     assert_eq!(
         variable_refused("NYX__EXPORT__DEFAULT__CONCURRENCY", ""),
@@ -149,8 +149,8 @@ fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("[export.a]\nendpoint = \"http://a:1\"\nend-point = \"http://a:1\""),
         "export.a.end-point is a text (file a.toml, line 3): unknown key: did you mean export.a.endpoint? \
-         [export.a] has endpoint, sampling_rate, start, protocol, path, timeout, headers, compression, concurrency, \
-         batch, retry"
+         [export.a] has endpoint, sampling_rate, start, protocol, path, tls, timeout, headers, compression, \
+         concurrency, batch, retry"
     );
     assert_eq!(
         refused("prometheus_addr = \"127.0.0.1:9464\""),
@@ -325,6 +325,24 @@ fn lists_that_make_no_histogram_and_no_labels_are_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn files_of_tls_are_for_https_alone_and_are_read() {
+    assert_eq!(
+        refused("export.default.tls.ca_file = \"/nowhere/ca.pem\""),
+        "export.default.tls.ca_file (file a.toml, line 1): \"/nowhere/ca.pem\" must not be set: the endpoint is none of \
+         https://"
+    );
+    let both = "[export.a]\nendpoint = \"https://a\"\n[export.a.tls]\nca_file = \"/nowhere/ca.pem\"\nkey_file = \"/k\"";
+    assert_eq!(
+        load(&[both], &[]).unwrap_err(),
+        [
+            "export.a.tls.ca_file (file a.toml, line 4): \"/nowhere/ca.pem\" cannot be read: No such file or directory (os \
+             error 2)",
+            "export.a.tls.cert_file (built-in): must be set, as tls.key_file is, to \"/k\"",
+        ]
+    );
+}
+
+#[test]
 fn a_path_is_for_http_alone() {
     let grpc = "OTLP over gRPC has its own";
     assert_eq!(
@@ -432,7 +450,7 @@ fn all_problems_are_reported_at_once() {
         [
             "variable OTEL_BSP_SCHEDULE_DELAY is \"soon\": must be a whole number of milliseconds",
             "variable NYX_LOG_DIR: is not read: did you mean NYX__LOG__DIR?",
-            "telemetry.otlp_endpoint is \"c\" (file b.toml, line 2): must be http://host:port or unix:/path",
+            "telemetry.otlp_endpoint is \"c\" (file b.toml, line 2): must be http://host:port, https://host:port or unix:/path",
             "log.durability is \"disk\" (file a.toml, line 2): must be \"memory\", \"process\" or \"power\"",
             "log.size is 1 (file a.toml, line 3): unknown key: [log] has durability, dir, lock_timeout, max_bytes, \
              when_full, min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",

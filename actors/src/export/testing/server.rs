@@ -9,11 +9,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
 use prost::Message;
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
     sync::mpsc,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{Greeting, Received, Reply, Shared, http1};
 
@@ -27,13 +29,21 @@ fn spawn(future: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(future);
 }
 
-pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: Listener, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
     loop {
         let shared = Arc::clone(&shared);
         match &listener {
             Listener::Tcp(listener) => {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                spawn(greet(stream, shared));
+                match tls.clone() {
+                    None => spawn(greet(stream, shared)),
+                    Some(config) => spawn(async move {
+                        // The peer's view of a handshake that fails is what counts.
+                        if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                            greet(stream, shared).await;
+                        }
+                    }),
+                }
             }
             Listener::Unix(listener) => {
                 let Ok((stream, _)) = listener.accept().await else { continue };

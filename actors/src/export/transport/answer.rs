@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 
 use super::super::verdict::{Failure, Outcome};
+use crate::tls;
 
 /// Bytes of a response that are read at most (OTLP 1.11, "Response size limits").
 const RESPONSE_MAX: usize = 4 * 1024 * 1024;
@@ -41,7 +42,7 @@ pub(super) struct Content {
 pub(super) async fn content<B>(mut body: B) -> Content
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error,
+    B::Error: std::error::Error + 'static,
 {
     let mut bytes = BytesMut::new();
     let mut trailers = HeaderMap::new();
@@ -65,8 +66,11 @@ pub(super) fn failed(message: String) -> Outcome {
     Outcome::Failed(Failure { message })
 }
 
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes; where TLS is at fault, in an operator's words.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(words) = tls::explained(error) {
+        return words;
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -78,6 +78,7 @@ impl Client {
 pub(super) fn settings(protocol: Protocol, endpoint: &str) -> TransportSettings {
     TransportSettings {
         endpoint: Endpoint::parse(endpoint).unwrap(),
+        tls: None,
         protocol,
         path: "/v1/traces".to_owned(),
         timeout: Duration::from_secs(10),

@@ -1,14 +1,15 @@
 //! From an endpoint to a stream of bytes.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
-use super::{super::verdict::Failure, TransportSettings};
+use super::{super::verdict::Failure, Tls, TransportSettings, answer::chain, told::Told};
 use crate::address::Endpoint;
 
 /// A connection that takes longer has failed; less where the whole attempt has less.
@@ -32,7 +33,7 @@ where
 {
     let limit = CONNECT_TIMEOUT.min(settings.timeout);
     let endpoint = &settings.endpoint;
-    let connected = timeout(limit, async { handshake(open(endpoint).await?).await }).await;
+    let connected = timeout(limit, async { handshake(open(settings).await?).await }).await;
     let why = match connected {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(why)) => why,
@@ -41,13 +42,16 @@ where
     Err(Failure { message: format!("connect to {endpoint}: {why}") })
 }
 
-async fn open(endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
-    match endpoint {
+async fn open(settings: &TransportSettings) -> Result<Box<dyn Stream>, String> {
+    match &settings.endpoint {
         Endpoint::Tcp { host, port, .. } => {
             let stream =
                 TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            Ok(Box::new(stream))
+            let Some(Tls { config, name }) = &settings.tls else { return Ok(Box::new(stream)) };
+            let connector = TlsConnector::from(Arc::clone(config));
+            let stream = connector.connect(name.clone(), stream).await.map_err(|error| chain(&error))?;
+            Ok(Box::new(Told(stream)))
         }
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;

@@ -9,12 +9,16 @@ mod conformance;
 mod connect;
 mod grpc;
 mod http1;
+#[cfg(test)]
+mod secure;
 mod tasks;
+mod told;
 
-use std::{fmt, future::Future, pin::Pin, str::FromStr, time::Duration};
+use std::{fmt, future::Future, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use rustls::{ClientConfig, pki_types::ServerName};
 
 pub(super) use self::tasks::Tasks;
 use self::{answer::failed, body::RequestBody};
@@ -42,6 +46,14 @@ impl Protocol {
     /// Every protocol, in the order of declaration.
     pub const ALL: [Self; 2] = [Self::Grpc, Self::HttpProtobuf];
 
+    /// What a client of it says to a server of TLS (RFC 7301).
+    pub(super) const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"h2",
+            Self::HttpProtobuf => b"http/1.1",
+        }
+    }
+
     /// The name, as `OTEL_EXPORTER_OTLP_PROTOCOL` has it too.
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,10 +78,26 @@ impl FromStr for Protocol {
     }
 }
 
+/// How TLS is spoken to a destination.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) config: Arc<ClientConfig>,
+    /// Whose certificate the server's has to be.
+    pub(super) name: ServerName<'static>,
+}
+
+// By hand: there is a key within.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// Settings of a [`Transport`], validated.
 #[derive(Debug, Clone)]
 pub(super) struct TransportSettings {
     pub(super) endpoint: Endpoint,
+    pub(super) tls: Option<Tls>,
     pub(super) protocol: Protocol,
     /// The path of requests, with HTTP.
     pub(super) path: String,

@@ -26,7 +26,7 @@ struct StatusDetails {
 pub(super) async fn read<B>(response: Response<B>) -> Outcome
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error,
+    B::Error: std::error::Error + 'static,
 {
     let (head, body) = response.into_parts();
     if let Some(code) = grpc_status(&head.headers) {

@@ -83,7 +83,11 @@ impl Transport {
     /// Where the endpoint makes no URL, which a parsed endpoint always does.
     pub(super) fn new(settings: TransportSettings, tasks: Tasks) -> Result<Self, http::Error> {
         let authority = settings.endpoint.authority();
-        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(PATH).build()?;
+        let uri = Uri::builder()
+            .scheme(if settings.tls.is_some() { "https" } else { "http" })
+            .authority(authority)
+            .path_and_query(PATH)
+            .build()?;
         let mut headers = settings.headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -49,7 +49,7 @@ impl Form {
 pub(super) async fn read<B>(response: Response<B>, now: SystemTime) -> (Outcome, bool)
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error,
+    B::Error: std::error::Error + 'static,
 {
     let (head, body) = response.into_parts();
     let Content { bytes, cut, .. } = content(body).await;
