@@ -100,11 +100,14 @@ fn every_relative_link_leads_to_a_file() {
 #[test]
 fn every_metric_that_a_document_names_exists() {
     let mut names: BTreeSet<String> = BTreeSet::new();
-    for family in metrics::ALL {
+    for family in metrics::ALL.iter().chain(metrics::PROFILES) {
         names.extend([family.name.to_owned(), family.open_name().to_owned()]);
         if family.kind == Kind::Histogram {
             names.extend(["_bucket", "_count", "_sum"].map(|suffix| format!("{}{suffix}", family.name)));
         }
+    }
+    for seed in [&metrics::SEED_COUNT, &metrics::SEED_DURATION, &metrics::SEED_ERRORS] {
+        names.insert(format!("{}NAME", seed.prefix));
     }
     // The crates and targets of this workspace.
     names.extend(["nyx_telemetry", "nyx_daemon", "nyx_rod"].map(str::to_owned));
@@ -268,6 +271,29 @@ A label's text is cut at 256 bytes, at the end of a character; `nyx_measure_cut_
 |---|---|---|---|---|
 ";
 
+const METRICS_PROFILES: &str = "
+`NAME` is a span's name, in which everything but ASCII letters, digits and `_` is a `_`; one that would end like a sample of another type
+(`_total`, `_sum` and so on) gets a `_` behind it. Names that become the same are summed, over all services. They are sums over the series of the span
+metrics: the cap holds for them, and they go on over a restart. `metrics.seed_families` turns them off.
+
+## Exemplars
+
+In OpenMetrics each bucket of the duration histogram has the trace and span id of a span that it counted, its duration and its end: the first of the last
+batch that had one whose trace a destination gets, by its sampling rate. After a restart there are none until spans come.
+
+## Profiles
+
+`metrics.profile` chooses by whose names the span metrics are exported. `nyx` are those above. Under the other two these take the place of
+`nyx_span_count_total`, `nyx_span_errors_total` and `nyx_span_duration_seconds`; everything else stays. The errors are there the calls whose `status_code` is
+`STATUS_CODE_ERROR`. `tests/golden` holds every name of each.
+
+- `spanmetrics`: as the spanmetrics connector of the OpenTelemetry collector has them in Prometheus. Bounds are in milliseconds.
+- `tempo`: as the metrics generator of Grafana Tempo has them, without `traces_spanmetrics_size_total`.
+
+| metric | type | unit | labels | meaning |
+|---|---|---|---|---|
+";
+
 const METRICS_CAP: &str = "
 ## The cap
 
@@ -281,8 +307,8 @@ part of the errors). Nine places in ten are for series of spans' own, one in ten
   series whose value is `__other__`, with the label `otel_metric_overflow=\"true\"`, which begins at 0. Values that were there before keep getting series (up to 32 times the
   places that are free), and no other service notices.
 - Where a series that stands for many finds no place either, all of the span's labels that can be folded are, and after that it is counted in one overflow
-  series, whose only label is `otel_metric_overflow=\"true\"` and which needs no place. So are the spans of new services when there are none free, or when there are already half as
-  many services as there are places.
+  series, whose only label is `otel_metric_overflow=\"true\"` and which needs no place. So are the spans of new services when no more than one in twenty is free, or when there are already half
+  as many services as there are places.
 
 `/stats` shows under `metrics.offenders` which label of which service is folded, about how many values it had (within a fifth or so), and how many spans its folded series hold.
 What is folded, and what is not, follows from the order of spans in the log alone, so that it is the same after a restart.
@@ -303,20 +329,14 @@ The page also has the process's own metrics, on Linux, from the `prometheus` cra
 fn metrics_page() -> String {
     let mut page = METRICS_HEAD.to_owned();
     for family in metrics::ALL {
-        let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        let unit = family.unit.map(Unit::name).unwrap_or_default();
-        writeln!(
-            page,
-            "| `{}` | {kind} | {unit} | {} | {} |",
-            family.name,
-            listed(family.labels),
-            family.help
-        )
-        .unwrap();
+        write_row(&mut page, family);
+    }
+    for seed in [&metrics::SEED_COUNT, &metrics::SEED_DURATION, &metrics::SEED_ERRORS] {
+        writeln!(page, "| `{}NAME` | untyped |  |  | {} |", seed.prefix, seed.help).unwrap();
+    }
+    page.push_str(METRICS_PROFILES);
+    for family in metrics::PROFILES {
+        write_row(&mut page, family);
     }
     page.push_str(METRICS_PROCESS);
     let doors: Vec<_> = DoorReason::ALL.iter().map(|reason| reason.label()).collect();
@@ -341,6 +361,18 @@ fn metrics_page() -> String {
     page.push_str("\n`destination` is the name of an `[export.NAME]` table, `actor` the name of a child in the supervisor tree.\n");
     page.push_str(METRICS_CAP);
     page
+}
+
+fn write_row(page: &mut String, family: &metrics::Family) {
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+        Kind::Unknown => "untyped",
+    };
+    let unit = family.unit.map(Unit::name).unwrap_or_default();
+    writeln!(page, "| `{}` | {kind} | {unit} | {} | {} |", family.name, listed(family.labels), family.help)
+        .unwrap();
 }
 
 fn listed(names: &[&str]) -> String {

@@ -9,7 +9,10 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use nyx_daemon::{
     config::{Config, Environment},
@@ -105,6 +108,7 @@ fn after_some_traffic_every_family_is_on_the_live_page_in_both_formats() {
                 Kind::Counter => ("counter", (*name).to_owned()),
                 Kind::Gauge => ("gauge", (*name).to_owned()),
                 Kind::Histogram => ("histogram", format!("{name}_count")),
+                Kind::Unknown => panic!("{name} is declared with a type"),
             };
             for (page, name) in [(&text.body, *name), (&open.body, open_name)] {
                 assert!(
@@ -269,6 +273,95 @@ fn health_says_with_words_and_statuses_how_it_goes() {
         let health = daemon.tree.observed().health();
         assert_eq!((health.status.as_str(), health.ready), ("stopping", false));
         assert_eq!(daemon.tree.observed().phase(), Phase::Stopping);
+    });
+}
+
+/// Every name that a page exports under a profile, with its type and its labels' names.
+async fn exported(profile: &str) -> String {
+    let sink = ScriptedDestination::start().unwrap();
+    let folder = Folder::new(&format!("exported-{profile}"));
+    let settings = [
+        ("NYX__LOG__DURABILITY", "process"),
+        ("NYX__LOG__DIR", folder.text()),
+        ("NYX__METRICS__PROFILE", profile),
+        ("NYX__METRICS__DIMENSIONS", "number"),
+    ];
+    let daemon = daemon(&sink.endpoint(), &settings).await;
+    traffic(&daemon).await;
+    let mut names = BTreeMap::new();
+    for family in daemon.tree.observed().families() {
+        let labels = family.family.get_metric().iter().flat_map(|metric| metric.get_label());
+        let labels: BTreeSet<&str> = labels.map(|label| label.name()).collect();
+        let labels = labels.into_iter().collect::<Vec<_>>().join(" ");
+        let (name, kind) = (family.family.name().to_owned(), format!("{:?}", family.kind).to_lowercase());
+        names.insert(name, format!("{kind} {labels}").trim_end().to_owned());
+    }
+    assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    names.iter().map(|(name, what)| format!("{name} {what}\n")).collect()
+}
+
+/// Names are a contract: whoever changes one changes these files, with `NYX_GOLDEN=write`, and says so in the changelog.
+#[test]
+fn the_exported_names_of_each_profile_are_the_golden_ones() {
+    for profile in ["nyx", "spanmetrics", "tempo"] {
+        let mut names = String::new();
+        system(async { names = exported(profile).await });
+        let path = format!("{}/tests/golden/names.{profile}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("NYX_GOLDEN").is_some_and(|value| value == "write") {
+            std::fs::create_dir_all(format!("{}/tests/golden", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            std::fs::write(&path, &names).unwrap();
+        }
+        assert_eq!(names, std::fs::read_to_string(&path).unwrap(), "{path}");
+    }
+}
+
+#[test]
+fn exemplars_and_families_named_after_spans_are_on_the_live_page() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[]).await;
+        traffic(&daemon).await;
+        let text = get(daemon.pages, "/metrics", None).await.body;
+        let open = get(daemon.pages, "/metrics", Some(OPEN_METRICS)).await.body;
+        let names: BTreeSet<String> = daemon
+            .tree
+            .observed()
+            .red()
+            .unwrap()
+            .snapshot()
+            .series
+            .iter()
+            .map(|series| series.name.to_string())
+            .collect();
+        let count: f64 = Samples::parse(&text).sum("nyx_span_count_total", &[]);
+        let by_name: f64 = text
+            .lines()
+            .filter(|line| line.starts_with("nyx_span_count_") && !line.starts_with("nyx_span_count_total"))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum();
+        assert_eq!(by_name, count, "{names:?}");
+        assert!(text.contains("# TYPE nyx_span_count_") && text.contains(" untyped\n"));
+        assert!(open.contains(" unknown\n"));
+        let exemplar = |line: &&str| {
+            line.starts_with("nyx_span_duration_seconds_bucket") && line.contains(" # {trace_id=\"")
+        };
+        assert!(open.lines().any(|line| exemplar(&line)), "{open}");
+        assert!(!text.contains("trace_id"), "only OpenMetrics has them");
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    });
+}
+
+#[test]
+fn spans_that_no_destination_gets_are_no_exemplars() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[("NYX__TELEMETRY__OTLP_SAMPLING_RATE", "0")]).await;
+        let Some(ListenAddr::Tcp(door)) = daemon.grpc else { panic!("{:?}", daemon.grpc) };
+        deliver(&mut client(door), 0..50).await;
+        until("counted", || daemon.tree.observed().red().unwrap().position() == 50).await;
+        let open = get(daemon.pages, "/metrics", Some(OPEN_METRICS)).await.body;
+        assert!(open.contains("nyx_span_duration_seconds_bucket") && !open.contains("trace_id"));
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
     });
 }
 

@@ -9,7 +9,7 @@
 
 mod page;
 
-pub use page::{HistogramValue, LeftOut, Page, PageFamily};
+pub use page::{ExemplarValue, HistogramValue, LeftOut, Page, PageFamily};
 
 /// What kind of metric a family is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Kind {
     Gauge,
     /// Counts in buckets.
     Histogram,
+    /// A number of which scrapers are told no type: `untyped` in the text format, `unknown` in OpenMetrics.
+    Unknown,
 }
 
 /// A base unit; a family's name ends with it.
@@ -27,6 +29,8 @@ pub enum Kind {
 pub enum Unit {
     /// Bytes.
     Bytes,
+    /// Milliseconds: not a base unit, and only for names that others chose.
+    Milliseconds,
     /// Seconds.
     Seconds,
 }
@@ -36,6 +40,7 @@ impl Unit {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
+            Self::Milliseconds => "milliseconds",
             Self::Seconds => "seconds",
         }
     }
@@ -92,19 +97,22 @@ kinds! {
 macro_rules! families {
     (@unit) => { None };
     (@unit $unit:ident) => { Some(Unit::$unit) };
-    ($($id:ident: $kind:ident $(in $unit:ident)? = $name:literal [$($label:literal),*] $help:literal;)*) => {
+    ($(#[$doc:meta])* $all:ident: $($id:ident: $kind:ident $(in $unit:ident)? = $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(
             #[doc = concat!("`", $name, "`: ", $help)]
             pub static $id: $kind<{ const LABELS: &[&str] = &[$($label),*]; LABELS.len() }> =
                 $kind::new($name, families!(@unit $($unit)?), &[$($label),*], $help);
         )*
 
-        /// Every metric, in the order of declaration.
-        pub static ALL: &[&Family] = &[$(&$id.0),*];
+        $(#[$doc])*
+        pub static $all: &[&Family] = &[$(&$id.0),*];
     };
 }
 
 families! {
+    /// Every metric under the profile `nyx`, in the order of declaration.
+    ALL:
+
     // RED, with a label more for each configured dimension. A series that stands for many has the label
     // otel_metric_overflow, and the last resort of them has no other.
     SPAN_COUNT: Counter = "nyx_span_count_total"
@@ -277,12 +285,54 @@ families! {
         "When the daemon started, since the Unix epoch.";
 }
 
+families! {
+    /// What takes the place of the first three under the other profiles.
+    PROFILES:
+
+    // As the spanmetrics connector of the OpenTelemetry collector has them.
+    SPANMETRICS_CALLS: Counter = "traces_span_metrics_calls_total"
+        ["service_name", "span_name", "span_kind", "status_code", "otel_metric_overflow"]
+        "Spans that the log took, before sampling.";
+    SPANMETRICS_DURATION: Histogram in Milliseconds = "traces_span_metrics_duration_milliseconds"
+        ["service_name", "span_name", "span_kind", "status_code", "otel_metric_overflow"]
+        "Durations of the spans that the log took; 0 where the end lies before the start.";
+
+    // As the metrics generator of Grafana Tempo has them; its latency is in seconds.
+    TEMPO_CALLS: Counter = "traces_spanmetrics_calls_total"
+        ["service", "span_name", "span_kind", "status_code", "otel_metric_overflow"]
+        "Spans that the log took, before sampling.";
+    TEMPO_LATENCY: Histogram = "traces_spanmetrics_latency"
+        ["service", "span_name", "span_kind", "status_code", "otel_metric_overflow"]
+        "Durations in seconds of the spans that the log took; 0 where the end lies before the start.";
+}
+
+/// What is declared of families that have a span's name in their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedAfterSpans {
+    /// What their names begin with.
+    pub prefix: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// `nyx_span_count_NAME`.
+pub static SEED_COUNT: NamedAfterSpans =
+    NamedAfterSpans { prefix: "nyx_span_count_", help: "Spans of this name that the log took." };
+/// `nyx_span_duration_ms_NAME`.
+pub static SEED_DURATION: NamedAfterSpans = NamedAfterSpans {
+    prefix: "nyx_span_duration_ms_",
+    help: "The sum of the durations of the spans of this name, in milliseconds.",
+};
+/// `nyx_span_errors_NAME`.
+pub static SEED_ERRORS: NamedAfterSpans =
+    NamedAfterSpans { prefix: "nyx_span_errors_", help: "Spans of this name whose status is error." };
+
 impl Family {
     /// The family's name in OpenMetrics: a counter's is without `_total`.
     pub fn open_name(&self) -> &'static str {
         match self.kind {
             Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
-            Kind::Gauge | Kind::Histogram => self.name,
+            Kind::Gauge | Kind::Histogram | Kind::Unknown => self.name,
         }
     }
 }
@@ -296,7 +346,7 @@ mod tests {
     #[test]
     fn no_two_families_share_a_sample_name_in_any_format() {
         let mut seen = HashSet::new();
-        for family in ALL {
+        for family in ALL.iter().chain(PROFILES) {
             for name in reserved_names(family.open_name(), family.kind) {
                 assert!(
                     seen.insert(name.clone()),

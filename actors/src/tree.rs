@@ -42,6 +42,7 @@ use crate::{
     },
     measure::{CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedSettings, RedShared, STOP_MAX},
     observe::{Observed, ObservedDestination, ObservedDoor},
+    span::Sampler,
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
         ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
@@ -177,8 +178,11 @@ impl Tree {
             LogForm::Segments(open) => Arc::new(segment_log(&mut supervisor, open, config.backoff)),
         };
 
+        // An exemplar is to lead somewhere. Who samples least keeps all that the others keep.
+        let rates = config.destinations.iter().map(|destination| destination.sampling_rate);
+        let exemplars = rates.reduce(f64::max).map(Sampler::new);
         let red = Arc::new(match config.measure {
-            true => RedShared::restore(config.red, &*log),
+            true => RedShared::restore(RedSettings { exemplars, ..config.red }, &*log),
             false => RedShared::default(),
         });
         let settings = Arc::clone(red.settings());

@@ -4,10 +4,10 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use config::{Value, ValueKind};
 use humantime_serde::re::humantime;
-use nyx_telemetry::measure::{Bounds, Dimensions, RedSettings};
+use nyx_telemetry::measure::{Bounds, Dimensions, Profile, RedSettings};
 
 use super::{
-    kinds::{Kind, duration, whole},
+    kinds::{Kind, duration, flag, whole, word},
     section::declare,
 };
 
@@ -29,6 +29,16 @@ declare! {
         /// The series of an operation are removed when nothing was counted in any of them for so long; if it comes back, they
         /// begin at 0 with a new created timestamp. Not set means never. Choose it longer than the windows of your `rate()`.
         expire_after: Option<Duration> = duration(EXPIRE_AFTER).or_unset(),
+        /// By whose names the span metrics are exported: nyx's own, those of the spanmetrics connector of the OpenTelemetry
+        /// collector, or those of Grafana Tempo's metrics generator; see [metrics.md](metrics.md#profiles).
+        profile: Profile = word([
+            ("nyx", Profile::Nyx),
+            ("spanmetrics", Profile::SpanMetrics),
+            ("tempo", Profile::Tempo),
+        ]),
+        /// Whether there are families for each span name, too: `nyx_span_count_NAME`, `nyx_span_duration_ms_NAME` and
+        /// `nyx_span_errors_NAME`.
+        seed_families: bool = flag(),
     }
 }
 
@@ -40,6 +50,9 @@ impl Metrics {
             bounds: self.histogram_bounds.clone(),
             dimensions: self.dimensions.clone(),
             expire_after: self.expire_after,
+            profile: self.profile,
+            seed_families: self.seed_families,
+            exemplars: None,
         }
     }
 }

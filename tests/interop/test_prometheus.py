@@ -85,7 +85,10 @@ def test_no_counter_goes_back_over_a_kill_and_a_restart(ending, destination, tmp
         assert prometheus.value(f"sum(resets({counter}[5m]))") == 0, counter
 
 
-def test_promtool_finds_nothing_to_say_about_the_text_page(application, daemon):
+def test_promtool_finds_nothing_to_say_about_the_text_page(ending, destination, tmp_path):
+    # Names of families that are named after spans are whatever the spans are called.
+    daemon = ending(Daemon(tmp_path / "log", destination.endpoint, METRICS__SEED_FAMILIES="false"))
+    application = ending(Application(OTLPSpanExporter(f"http://{daemon.door}", insecure=True)))
     send(application, 36)
     daemon.settled(36)
     page = daemon.page()

@@ -58,6 +58,8 @@ impl Samples {
     pub fn parse(page: &str) -> Self {
         let mut samples = BTreeMap::new();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
+            // An exemplar stands behind its bucket's value.
+            let line = line.split(" # {trace_id=").next().unwrap_or(line);
             let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
             let (name, labels) = match series.split_once('{') {
                 Some((name, labels)) => {

@@ -8,7 +8,6 @@ use thiserror::Error;
 
 use super::{
     backoff::Backoff,
-    batch::Sampler,
     headers::{HeaderProblem, headers},
     state::Settings,
     transport::{Protocol, Tls, TransportSettings},
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     address::Endpoint,
     log::segments::{LogDestination, StartAt},
+    span::Sampler,
     tls::{self, TlsFiles},
 };
 

@@ -63,8 +63,13 @@ impl Bounds {
 
     /// The bounds in seconds, without `+Inf`.
     pub fn seconds(&self) -> impl Iterator<Item = f64> + '_ {
+        self.in_units_of(1e9)
+    }
+
+    /// The bounds in units of so many nanoseconds, without `+Inf`.
+    pub(super) fn in_units_of(&self, unit: f64) -> impl Iterator<Item = f64> + '_ {
         // Both numbers are exact, so the quotient is the double nearest to the decimal that was configured.
-        self.nanos.iter().map(|&nanos| nanos as f64 / 1e9)
+        self.nanos.iter().map(move |&nanos| nanos as f64 / unit)
     }
 
     /// The bounds in nanoseconds, without `+Inf`.

@@ -14,7 +14,7 @@
 //! Beyond its share the label with most distinct values among the service's series is folded: new values of it become
 //! [`OTHER`], in a series of its own with `otel_metric_overflow="true"` that begins at 0. Values that were there before
 //! still get series. Where even folded series find no room, all labels of the span are folded, and then it is counted in
-//! the one overflow series; so are spans of services that are too many.
+//! the one overflow series; so are spans of new services when little room is left, or when there are many.
 //!
 //! All of it follows from the order in which series come up, so that a process that counts the log again comes to
 //! the same.
@@ -35,6 +35,9 @@ use super::{
 const SHARE: usize = 8;
 /// ... and so many times, where the value of the folded label is a known one.
 const SHARE_KNOWN: usize = 32;
+
+/// New services leave one place in so many to those that are there.
+const KEPT_FROM_NEW_SERVICES: usize = 20;
 
 /// Decides.
 #[derive(Debug)]
@@ -260,7 +263,7 @@ impl Cap {
     pub(super) fn place<'a>(&mut self, key: &RedKey<'a>, table: &Table) -> Place<'a> {
         let free = self.own_max.saturating_sub(self.own);
         let Some(service) = self.services.get_mut(key.service) else {
-            if free == 0 || self.services.len() >= self.services_max {
+            if free <= self.own_max / KEPT_FROM_NEW_SERVICES || self.services.len() >= self.services_max {
                 self.turned_away.see(key.service);
                 return Place::Overflow;
             }

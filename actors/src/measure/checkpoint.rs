@@ -4,9 +4,11 @@
 //! checkpoint  schema 8 · position 8 · created 8 · latest 8
 //!             caught up 8 · damaged 8 · released 8 · folded 8 · cut 8 · expired 8
 //!             services turned away 64 · overflow 1 (0 or 1), and its counts
+//!             number of departed names 4, and the names in their order
 //!             number of foldings 4, and the foldings in the order of their services
 //!             number of series 4, and the series in the order of their keys
 //! folding     text of the service · label 1 · distinct values 64
+//! name        text of the name · spans 8 · errors 8 · sum of durations 16
 //! series      texts of service, name and each dimension · kind 1 · overflow 1 (0 or 1) · status 1 · counts
 //! counts      spans 8 · errors 8 · sum of durations 16 · created 8 · last 8 · 8 for each bucket
 //! text        length 2 and its bytes
@@ -21,10 +23,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    LABEL_BYTES_MAX, RedCounts, RedSeries, RedSettings, RedTotals, Unmeasured,
+    Exemplars, LABEL_BYTES_MAX, RedCounts, RedSeries, RedSettings, RedTotals, Unmeasured,
     cap::StoredFolding,
     dimensions::DIMENSIONS_MAX,
     key::{Joined, Label},
+    seed::{Departed, Sums},
     sketch::{SKETCH_BYTES, Sketch},
 };
 use crate::{
@@ -34,7 +37,7 @@ use crate::{
 };
 
 /// Changes with the layout above, and with what a number of a kind, status or label means.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes before the overflow series.
 const HEAD_BYTES: usize = 10 * 8 + SKETCH_BYTES;
 
@@ -49,6 +52,8 @@ pub(super) struct Checkpoint {
     pub(super) latest: Duration,
     pub(super) totals: RedTotals,
     pub(super) overflow: Option<RedCounts>,
+    /// Sums of series that are gone.
+    pub(super) departed: Departed,
     pub(super) series: Vec<RedSeries>,
     /// What is folded, the foldings of a service in the order in which they came.
     pub(super) foldings: Vec<StoredFolding>,
@@ -69,8 +74,8 @@ pub(super) enum CheckpointError {
 
 /// A hash of what gives a checkpoint its meaning; the same in every process.
 pub(super) fn schema(settings: &RedSettings) -> u64 {
-    // When series expire is not of them: that they are gone is no change of meaning.
-    let RedSettings { max_series, bounds, dimensions, expire_after: _ } = settings;
+    // When series expire is not of them, nor by which names they are exported: that changes no meaning.
+    let RedSettings { max_series, bounds, dimensions, .. } = settings;
     let mut hash = Fnv::new();
     hash.number(u64::from(VERSION));
     hash.number(SPAN_COUNT.family().labels.len() as u64);
@@ -128,6 +133,13 @@ impl Checkpoint {
         if let Some(counts) = &self.overflow {
             put_counts(&mut out, counts);
         }
+        put_number(&mut out, self.departed.len());
+        for (name, Sums { count, errors, sum_nanos }) in &self.departed {
+            put_text(&mut out, name);
+            out.extend_from_slice(&count.to_le_bytes());
+            out.extend_from_slice(&errors.to_le_bytes());
+            out.extend_from_slice(&sum_nanos.to_le_bytes());
+        }
         put_number(&mut out, self.foldings.len());
         for folding in &self.foldings {
             put_text(&mut out, &folding.service);
@@ -153,7 +165,8 @@ impl Checkpoint {
             let texts = it.service.len() + it.name.len() + it.dimensions.values().text.len();
             2 * (2 + dimensions) + texts + 3 + counts_bytes(&it.counts)
         });
-        HEAD_BYTES + 1 + overflow + 4 + foldings.sum::<usize>() + 4 + series.sum::<usize>()
+        let departed: usize = self.departed.keys().map(|name| 2 + name.len() + 8 + 8 + 16).sum();
+        HEAD_BYTES + 1 + overflow + 4 + departed + 4 + foldings.sum::<usize>() + 4 + series.sum::<usize>()
     }
 
     /// What was encoded with these settings. Reserves no more than the bytes account for.
@@ -182,6 +195,16 @@ impl Checkpoint {
             false => None,
             true => Some(take_counts(fields, buckets)?),
         };
+        let mut departed = Departed::new();
+        for _ in 0..take_number(fields, settings.max_series)? {
+            let name = take_text_of(fields, LABEL_BYTES_MAX + 1)?.to_string();
+            if departed.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return None;
+            }
+            let (count, errors) = (fields.u64()?, fields.u64()?);
+            let sum_nanos = fields.take().map(u128::from_le_bytes)?;
+            departed.insert(name, Sums { count, errors, sum_nanos });
+        }
         let count = take_number(fields, settings.max_series * (1 + DIMENSIONS_MAX))?;
         let mut foldings: Vec<StoredFolding> = Vec::new();
         for _ in 0..count {
@@ -205,7 +228,7 @@ impl Checkpoint {
             }
             series.push(next);
         }
-        Some(Self { position, created, latest, totals, overflow, series, foldings, turned_away })
+        Some(Self { position, created, latest, totals, overflow, departed, series, foldings, turned_away })
     }
 }
 
@@ -265,8 +288,12 @@ fn take_series(fields: &mut Reader<'_>, dimensions: usize, buckets: usize) -> Op
 }
 
 fn take_text(fields: &mut Reader<'_>) -> Option<Arc<str>> {
+    take_text_of(fields, LABEL_BYTES_MAX)
+}
+
+fn take_text_of(fields: &mut Reader<'_>, most: usize) -> Option<Arc<str>> {
     let length = usize::from(fields.u16()?);
-    let text = fields.bytes(length).filter(|text| text.len() <= LABEL_BYTES_MAX)?;
+    let text = fields.bytes(length).filter(|text| text.len() <= most)?;
     std::str::from_utf8(text).ok().map(Arc::from)
 }
 
@@ -286,7 +313,8 @@ fn take_counts(fields: &mut Reader<'_>, buckets: usize) -> Option<RedCounts> {
     let (created, last) = (take_time(fields)?, take_time(fields)?);
     let (buckets, _rest) = fields.bytes(buckets.checked_mul(8)?)?.as_chunks::<8>();
     let buckets = buckets.iter().map(|bucket| u64::from_le_bytes(*bucket)).collect();
-    Some(RedCounts { count, errors, sum_nanos, buckets, created, last })
+    let exemplars = Exemplars::default();
+    Some(RedCounts { count, errors, sum_nanos, buckets, created, last, exemplars })
 }
 
 fn take_time(fields: &mut Reader<'_>) -> Option<Duration> {

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use prometheus::{TextEncoder, proto};
 
-use crate::metrics::{Kind, PageFamily};
+use crate::metrics::{ExemplarValue, Kind, PageFamily};
 
 /// The text formats of a metrics page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,10 @@ fn more_exact(a: (u8, f32), b: (u8, f32)) -> (u8, f32) {
 fn text(page: &[PageFamily]) -> String {
     let mut out = String::new();
     for family in page {
+        if family.kind == Kind::Unknown {
+            untyped(&family.family, &mut out);
+            continue;
+        }
         let before = out.len();
         // It refuses only families without a name or without series, of which a page has none.
         if TextEncoder::new().encode_utf8(std::slice::from_ref(&family.family), &mut out).is_err() {
@@ -105,6 +109,17 @@ fn text(page: &[PageFamily]) -> String {
         }
     }
     out
+}
+
+/// By hand: the crate's encoder panics where it meets this type.
+fn untyped(family: &proto::MetricFamily, out: &mut String) {
+    let name = family.name();
+    for metric in family.get_metric() {
+        let value = number(metric.get_gauge().get_value());
+        // Writing to a string cannot fail.
+        let _infallible =
+            write!(out, "# HELP {name} {}\n# TYPE {name} untyped\n{name} {value}\n", family.help());
+    }
 }
 
 fn open_metrics(page: &[PageFamily]) -> String {
@@ -129,11 +144,12 @@ impl OpenMetrics {
     }
 
     fn family(&mut self, page: &PageFamily) {
-        let PageFamily { family, open_name: name, kind, unit, created } = page;
+        let PageFamily { family, open_name: name, kind, unit, created, exemplars } = page;
         let kind_name = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Unknown => "unknown",
         };
         self.line(format_args!("# TYPE {name} {kind_name}"));
         if let Some(unit) = unit {
@@ -142,13 +158,15 @@ impl OpenMetrics {
         if !family.help().is_empty() {
             self.line(format_args!("# HELP {name} {}", escape(family.help())));
         }
-        for (metric, created) in family.get_metric().iter().zip(created) {
+        for ((metric, created), exemplars) in family.get_metric().iter().zip(created).zip(exemplars) {
             match kind {
                 Kind::Counter => {
                     self.sample(name, "_total", metric, None, &number(metric.get_counter().get_value()));
                 }
-                Kind::Gauge => self.sample(name, "", metric, None, &number(metric.get_gauge().get_value())),
-                Kind::Histogram => self.histogram(name, metric),
+                Kind::Gauge | Kind::Unknown => {
+                    self.sample(name, "", metric, None, &number(metric.get_gauge().get_value()));
+                }
+                Kind::Histogram => self.histogram(name, metric, exemplars),
             }
             if let Some(created) = created {
                 self.sample(name, "_created", metric, None, &timestamp(*created));
@@ -156,16 +174,18 @@ impl OpenMetrics {
         }
     }
 
-    fn histogram(&mut self, name: &str, metric: &proto::Metric) {
+    fn histogram(&mut self, name: &str, metric: &proto::Metric, exemplars: &[ExemplarValue]) {
         let histogram = metric.get_histogram();
-        for bucket in histogram.get_bucket() {
+        let exemplar = |bucket: usize| exemplars.iter().find(|it| it.bucket == bucket).map(exemplar);
+        for (number, bucket) in histogram.get_bucket().iter().enumerate() {
             let bound = canonical(bucket.upper_bound());
-            let count = bucket.cumulative_count().to_string();
+            let count = format!("{}{}", bucket.cumulative_count(), exemplar(number).unwrap_or_default());
             self.sample(name, "_bucket", metric, Some(("le", &bound)), &count);
         }
         let count = histogram.get_sample_count().to_string();
         if histogram.get_bucket().last().is_none_or(|bucket| bucket.upper_bound() != f64::INFINITY) {
-            self.sample(name, "_bucket", metric, Some(("le", "+Inf")), &count);
+            let last = exemplar(histogram.get_bucket().len()).unwrap_or_default();
+            self.sample(name, "_bucket", metric, Some(("le", "+Inf")), &format!("{count}{last}"));
         }
         self.sample(name, "_count", metric, None, &count);
         self.sample(name, "_sum", metric, None, &number(histogram.get_sample_sum()));
@@ -216,6 +236,13 @@ fn number(value: f64) -> String {
     } else {
         value.to_string()
     }
+}
+
+/// An exemplar behind the value of its bucket: 63 characters of labels, of the 128 that there may be.
+fn exemplar(exemplar: &ExemplarValue) -> String {
+    let ExemplarValue { trace_id, span_id, value, at, .. } = exemplar;
+    let (value, at) = (number(*value), timestamp(*at));
+    format!(" # {{trace_id=\"{trace_id}\",span_id=\"{span_id}\"}} {value} {at}")
 }
 
 /// Seconds with milliseconds.

@@ -1,12 +1,12 @@
 //! Aggregation of a batch: from spans to what they add to the RED metrics (level 0).
 
-use std::{fmt, hash::BuildHasher as _, mem, sync::Arc};
+use std::{fmt, hash::BuildHasher as _, mem, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{
-    RedKey, RedSettings,
+    Exemplar, RedKey, RedSettings,
     dimensions::LookUp,
     key::{Ends, Values},
 };
@@ -31,6 +31,8 @@ pub struct RedDelta {
     entries: Box<[Entry]>,
     /// As many counts as there are buckets for each entry, one entry after the other.
     buckets: Box<[u64]>,
+    /// With the number of their entry, in the order of the entries.
+    exemplars: Box<[(u32, Exemplar)]>,
     spans: u64,
     uncounted: u64,
     cut: u64,
@@ -47,6 +49,8 @@ pub struct RedEntry<'a> {
     pub sum_nanos: u128,
     /// Spans in each bucket, not cumulated; one more than there are bounds.
     pub buckets: &'a [u64],
+    /// A span for some of the buckets, each with the entry's number.
+    pub exemplars: &'a [(u32, Exemplar)],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,6 +64,8 @@ struct Entry {
     hash: u64,
     count: u64,
     sum_nanos: u128,
+    /// A bit for each bucket that has an exemplar; there are 65 at most.
+    exemplars: u128,
 }
 
 /// A slice of a delta's texts.
@@ -109,12 +115,15 @@ impl RedDelta {
     /// The series, in the order in which the batch brought them.
     pub fn entries(&self) -> impl Iterator<Item = RedEntry<'_>> {
         let stride = self.settings.as_ref().map_or(1, |settings| settings.bounds.buckets());
-        self.entries.iter().zip(self.buckets.chunks_exact(stride)).map(|(entry, buckets)| RedEntry {
-            key: entry.key(&self.texts),
-            count: entry.count,
-            sum_nanos: entry.sum_nanos,
-            buckets,
-        })
+        let mut rest = &*self.exemplars;
+        (0..).zip(&self.entries).zip(self.buckets.chunks_exact(stride)).map(
+            move |((number, entry), buckets)| {
+                let (exemplars, others) = rest.split_at(rest.partition_point(|(of, _)| *of <= number));
+                rest = others;
+                let (count, sum_nanos) = (entry.count, entry.sum_nanos);
+                RedEntry { key: entry.key(&self.texts), count, sum_nanos, buckets, exemplars }
+            },
+        )
     }
 }
 
@@ -152,6 +161,7 @@ pub struct RedScratch {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     buckets: Vec<u64>,
+    exemplars: Vec<(u32, Exemplar)>,
     texts: String,
     spans: u64,
     uncounted: u64,
@@ -175,6 +185,7 @@ impl RedScratch {
             index: HashTable::new(),
             entries: Vec::new(),
             buckets: Vec::new(),
+            exemplars: Vec::new(),
             texts: String::new(),
             spans: 0,
             uncounted: 0,
@@ -221,25 +232,47 @@ impl RedScratch {
         let Some(at) = at else { return false };
         let nanos = span.duration_nanos();
         let bounds = &self.settings.bounds;
+        let bucket = bounds.bucket(nanos);
+        if let Some(count) = self.buckets.get_mut(at * bounds.buckets() + bucket) {
+            *count += 1;
+        }
         if let Some(entry) = self.entries.get_mut(at) {
             entry.count += 1;
             entry.sum_nanos += u128::from(nanos);
-        }
-        if let Some(bucket) = self.buckets.get_mut(at * bounds.buckets() + bounds.bucket(nanos)) {
-            *bucket += 1;
+            if let Some(sampler) = self.settings.exemplars
+                && entry.exemplars >> bucket & 1 == 0
+                && sampler.keeps(span.trace_id)
+            {
+                entry.exemplars |= 1 << bucket;
+                self.exemplify(at, bucket, nanos, span);
+            }
         }
         self.spans += 1;
         self.cut += cut;
         true
     }
 
+    #[cold]
+    fn exemplify(&mut self, at: usize, bucket: usize, nanos: u64, span: &SpanView<'_>) {
+        let exemplar = Exemplar {
+            bucket: bucket as u8,
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            nanos,
+            ended: Duration::from_nanos(span.end_unix_nano),
+        };
+        self.exemplars.push((at as u32, exemplar));
+    }
+
     /// What the spans since the last `take` add; the scratch is empty afterwards.
     pub fn take(&mut self) -> RedDelta {
+        self.exemplars.sort_unstable_by_key(|(at, exemplar)| (*at, exemplar.bucket));
         let delta = RedDelta {
             settings: Some(Arc::clone(&self.settings)),
             texts: self.texts.as_str().into(),
             entries: self.entries.as_slice().into(),
             buckets: self.buckets.as_slice().into(),
+            exemplars: self.exemplars.as_slice().into(),
             spans: self.spans,
             uncounted: self.uncounted,
             cut: self.cut,
@@ -257,6 +290,7 @@ impl RedScratch {
         self.index.clear();
         self.entries.clear();
         self.buckets.clear();
+        self.exemplars.clear();
         self.texts.clear();
         self.service_text = None;
         self.look_up.forget();
@@ -323,6 +357,7 @@ impl RedScratch {
             hash,
             count: 0,
             sum_nanos: 0,
+            exemplars: 0,
         };
         self.entries.push(entry);
         self.buckets.resize(self.entries.len() * self.settings.bounds.buckets(), 0);

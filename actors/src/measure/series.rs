@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{RedKey, RedSettings, continuity::Restoring, key::OwnedValues, red::RedEntry};
+use super::{
+    Exemplars, RedKey, RedSettings,
+    continuity::Restoring,
+    key::OwnedValues,
+    red::RedEntry,
+    seed::{self, Departed},
+};
 use crate::span::{SpanKind, StatusCode};
 
 /// Spans that no series counts, because the log could not give them back.
@@ -29,6 +35,8 @@ pub struct RedCounts {
     pub created: Duration,
     /// When its last span was committed.
     pub last: Duration,
+    /// Spans of its buckets, as far as this process saw some.
+    pub exemplars: Exemplars,
 }
 
 /// One series.
@@ -76,6 +84,8 @@ pub struct RedSnapshot {
     pub series: Vec<RedSeries>,
     /// What found no room among the series.
     pub overflow: Option<RedCounts>,
+    /// Sums of series that are gone, by the name that others of the same still have in a metric's.
+    pub(super) departed: Departed,
     /// The counters without labels.
     pub totals: RedTotals,
     /// When the counters without labels began at 0, since the Unix epoch; `None`: with the process.
@@ -96,14 +106,24 @@ impl RedSnapshot {
     pub(super) fn leave_out_idle(&mut self, before: Duration) {
         let is_busy = |series: &[RedSeries]| series.iter().any(|series| series.counts.last >= before);
         let operations = self.series.chunk_by(|a, b| a.key().is_operation_of(&b.key()));
-        let series = operations.filter(|operation| is_busy(operation)).flatten().cloned().collect();
-        self.series = series;
+        let (busy, idle): (Vec<_>, Vec<_>) = operations.partition(|operation| is_busy(operation));
+        let (busy, idle) = (busy.concat(), idle.concat());
+        seed::depart(&mut self.departed, &idle, busy.iter());
+        self.series = busy;
     }
 }
 
 impl RedCounts {
     pub(super) fn new(buckets: usize, created: Duration) -> Self {
-        Self { count: 0, errors: 0, sum_nanos: 0, buckets: vec![0; buckets].into(), created, last: created }
+        Self {
+            count: 0,
+            errors: 0,
+            sum_nanos: 0,
+            buckets: vec![0; buckets].into(),
+            created,
+            last: created,
+            exemplars: Exemplars::default(),
+        }
     }
 
     pub(super) fn add(&mut self, entry: &RedEntry<'_>, committed: Duration) {
@@ -116,6 +136,7 @@ impl RedCounts {
             *mine = mine.saturating_add(*more);
         }
         self.last = committed;
+        entry.exemplars.iter().for_each(|(_, exemplar)| self.exemplars.put(*exemplar));
     }
 }
 

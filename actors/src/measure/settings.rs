@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{Bounds, Dimensions};
+use crate::span::Sampler;
 
 /// How the RED metrics are kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +16,24 @@ pub struct RedSettings {
     pub dimensions: Dimensions,
     /// How long nothing was counted in any series of an operation until they are removed; `None`: never.
     pub expire_after: Option<Duration>,
+    /// By which names the span metrics are exported.
+    pub profile: Profile,
+    /// Whether there are families for each span name, too.
+    pub seed_families: bool,
+    /// Of which traces exemplars may be; `None`: there are none. What a destination gets: the tree's matter.
+    pub exemplars: Option<Sampler>,
+}
+
+/// By whose names the span metrics are exported. What is counted is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// nyx's own.
+    #[default]
+    Nyx,
+    /// Those of the spanmetrics connector of the OpenTelemetry collector.
+    SpanMetrics,
+    /// Those of the metrics generator of Grafana Tempo.
+    Tempo,
 }
 
 impl RedSettings {
@@ -34,6 +53,9 @@ impl Default for RedSettings {
             bounds: Bounds::default(),
             dimensions: Dimensions::default(),
             expire_after: None,
+            profile: Profile::Nyx,
+            seed_families: true,
+            exemplars: None,
         }
     }
 }

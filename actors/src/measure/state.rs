@@ -11,6 +11,7 @@ use super::{
     checkpoint::Checkpoint,
     continuity::Continuity,
     red::RedEntry,
+    seed::{self, Departed},
     table::Table,
 };
 
@@ -34,6 +35,7 @@ pub struct RedState {
     table: Table,
     pub(super) cap: Cap,
     overflow: Option<RedCounts>,
+    departed: Departed,
     position: u64,
     totals: RedTotals,
     created: Option<Duration>,
@@ -63,6 +65,7 @@ impl RedState {
             cap: Cap::new(settings.max_series, settings.dimensions.len()),
             settings,
             overflow: None,
+            departed: Departed::new(),
             position,
             totals: RedTotals::default(),
             created,
@@ -79,8 +82,17 @@ impl RedState {
 
     /// The counters of a checkpoint, which has no more series than the settings allow; the log ends at `end`.
     pub(super) fn restored(settings: Arc<RedSettings>, checkpoint: Checkpoint, end: u64) -> Self {
-        let Checkpoint { position, created, latest, totals, overflow, series, foldings, turned_away } =
-            checkpoint;
+        let Checkpoint {
+            position,
+            created,
+            latest,
+            totals,
+            overflow,
+            departed,
+            series,
+            foldings,
+            turned_away,
+        } = checkpoint;
         let continuity = Continuity::new(true, position, end);
         let mut state = Self::at(settings, position, Some(created), continuity);
         for series in series {
@@ -88,7 +100,7 @@ impl RedState {
         }
         let (max_series, dimensions) = (state.settings.max_series, state.settings.dimensions.len());
         let cap = Cap::restored(max_series, dimensions, &state.table, foldings, turned_away);
-        Self { latest, totals, overflow, cap, expires: Duration::ZERO, ..state }
+        Self { latest, totals, overflow, departed, cap, expires: Duration::ZERO, ..state }
     }
 
     /// Every span before this ordinal is counted.
@@ -147,6 +159,7 @@ impl RedState {
             self.table.clear();
             self.cap.clear();
             self.overflow = None;
+            self.departed.clear();
             self.totals = RedTotals::default();
             self.expires = Duration::MAX;
             self.latest = self.latest.max(now);
@@ -171,6 +184,7 @@ impl RedState {
             latest: self.latest,
             totals: self.totals,
             overflow: self.overflow.clone(),
+            departed: self.departed.clone(),
             series: self.table.to_vec(),
             foldings,
             turned_away,
@@ -228,6 +242,7 @@ impl RedState {
         if !gone.is_empty() {
             self.totals.expired = self.totals.expired.saturating_add(gone.len() as u64);
             self.cap.gone(&gone, &self.table);
+            seed::depart(&mut self.departed, &gone, self.table.iter());
         }
     }
 
@@ -237,6 +252,7 @@ impl RedState {
             settings: Arc::clone(&self.settings),
             series: self.table.to_vec(),
             overflow: self.overflow.clone(),
+            departed: self.departed.clone(),
             totals: self.totals,
             created: self.created,
             restoring: self.continuity.restoring(self.position),

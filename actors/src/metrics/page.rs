@@ -9,7 +9,8 @@ use std::{
 
 use prometheus::proto;
 
-use super::{Counter, Family, Gauge, Histogram, Kind, PAGE_LEFT_OUT, Unit};
+use super::{Counter, Family, Gauge, Histogram, Kind, NamedAfterSpans, PAGE_LEFT_OUT, Unit};
+use crate::span::{SpanId, TraceId};
 
 /// Collects the series of one scrape.
 ///
@@ -36,6 +37,23 @@ pub struct PageFamily {
     pub unit: Option<Unit>,
     /// When each of the family's series began, since the Unix epoch; `None` for gauges.
     pub created: Vec<Option<Duration>>,
+    /// The exemplars of each of the family's series.
+    pub exemplars: Vec<Box<[ExemplarValue]>>,
+}
+
+/// A span of a histogram's bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExemplarValue {
+    /// The number of the bucket.
+    pub bucket: usize,
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// What was observed, in the family's unit.
+    pub value: f64,
+    /// When, since the Unix epoch.
+    pub at: Duration,
 }
 
 /// A histogram's series.
@@ -49,6 +67,8 @@ pub struct HistogramValue<'a> {
     pub sum: f64,
     /// When the counts began at 0, since the Unix epoch.
     pub created: Duration,
+    /// At most one for a bucket; only OpenMetrics has them.
+    pub exemplars: &'a [ExemplarValue],
 }
 
 /// Series left out of all pages so far; outlives each page.
@@ -123,7 +143,7 @@ impl Page {
         more: &[(&str, &str)],
         value: HistogramValue<'_>,
     ) {
-        let HistogramValue { bounds, buckets, sum, created } = value;
+        let HistogramValue { bounds, buckets, sum, created, exemplars } = value;
         let ascending = bounds.iter().all(|b| b.is_finite()) && bounds.is_sorted_by(|a, b| a < b);
         if buckets.len() != bounds.len() + 1 || !ascending || sum.is_nan() {
             self.left_out += 1;
@@ -147,6 +167,37 @@ impl Page {
         let mut metric = proto::Metric::default();
         metric.set_histogram(histogram);
         self.push(family.family(), &labels, more, metric, Some(created));
+        let family = self.families.get_mut(family.family().name);
+        if let Some(slot) = family.and_then(|family| family.exemplars.last_mut()) {
+            *slot = exemplars.into();
+        }
+    }
+
+    /// A family with one series and no type, whose name ends with `name`. Names are the caller's matter: one that is there
+    /// already, or that another family's samples take, is left out.
+    pub fn unknown(&mut self, family: &'static NamedAfterSpans, name: &str, value: f64) {
+        let name = format!("{}{name}", family.prefix);
+        if !is_name(&name) || !value.is_finite() || self.families.contains_key(&name) {
+            self.left_out += 1;
+            return;
+        }
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        let mut of_name = proto::MetricFamily::default();
+        of_name.set_name(name.clone());
+        of_name.set_help(family.help.to_owned());
+        // The crate's encoder knows no other type that has a plain value; see the exposition.
+        of_name.set_field_type(proto::MetricType::GAUGE);
+        of_name.set_metric(vec![proto::Metric::from_gauge(gauge)]);
+        let page = PageFamily {
+            family: of_name,
+            open_name: name.clone(),
+            kind: Kind::Unknown,
+            unit: None,
+            created: vec![None],
+            exemplars: vec![Box::default()],
+        };
+        self.families.insert(name, page);
     }
 
     /// Families from elsewhere, such as the `prometheus` crate's `ProcessCollector`; their counters began with
@@ -165,12 +216,22 @@ impl Page {
 
     /// The page: families and their series in the order of their names and labels.
     pub fn finish(mut self, left_out: &LeftOut) -> Vec<PageFamily> {
+        self.left_out += self.drop_clashing();
         for family in self.families.values_mut() {
             self.left_out += family.sort_and_dedup();
         }
         let total = left_out.0.fetch_add(self.left_out, Relaxed).saturating_add(self.left_out);
         self.counter(&PAGE_LEFT_OUT, [], total);
         self.families.into_values().filter(|family| !family.created.is_empty()).collect()
+    }
+
+    /// Leaves the families of no type out whose name a sample of a declared family has; returns how many.
+    fn drop_clashing(&mut self) -> u64 {
+        let before = self.families.len();
+        let taken: HashSet<String> =
+            declared().flat_map(|family| reserved_names(family.open_name(), family.kind)).collect();
+        self.families.retain(|name, family| family.kind != Kind::Unknown || !taken.contains(name));
+        (before - self.families.len()) as u64
     }
 
     fn push(
@@ -189,6 +250,7 @@ impl Page {
         if let Some(family) = self.families.get_mut(declared.name) {
             family.family.mut_metric().push(metric);
             family.created.push(created);
+            family.exemplars.push(Box::default());
         }
     }
 
@@ -203,13 +265,13 @@ impl Page {
         let name = family.name();
         let open_name = match kind {
             Kind::Counter => name.strip_suffix("_total")?,
-            Kind::Gauge | Kind::Histogram => name,
+            Kind::Gauge | Kind::Histogram | Kind::Unknown => name,
         };
         let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());
         if !is_name(name) || !labels.clone().all(|label| is_name(label.name()) && label.name() != "le") {
             return None;
         }
-        let declared = super::ALL.iter().map(|family| (family.open_name(), family.kind));
+        let declared = declared().map(|family| (family.open_name(), family.kind));
         let present = self.families.values().map(|family| (family.open_name.as_str(), family.kind));
         let taken: HashSet<String> =
             declared.chain(present).flat_map(|(name, kind)| reserved_names(name, kind)).collect();
@@ -222,7 +284,8 @@ impl Page {
             .find(|unit| open_name.strip_suffix(unit.name()).is_some_and(|rest| rest.ends_with('_')));
         let created = if kind == Kind::Gauge { None } else { Some(self.started) };
         let created = vec![created; family.get_metric().len()];
-        Some(PageFamily { family, open_name, kind, unit, created })
+        let exemplars = vec![Box::default(); created.len()];
+        Some(PageFamily { family, open_name, kind, unit, created, exemplars })
     }
 }
 
@@ -233,23 +296,31 @@ impl PageFamily {
         family.set_help(declared.help.to_owned());
         family.set_field_type(match declared.kind {
             Kind::Counter => proto::MetricType::COUNTER,
-            Kind::Gauge => proto::MetricType::GAUGE,
+            Kind::Gauge | Kind::Unknown => proto::MetricType::GAUGE,
             Kind::Histogram => proto::MetricType::HISTOGRAM,
         });
         let open_name = declared.open_name().to_owned();
-        Self { family, open_name, kind: declared.kind, unit: declared.unit, created: Vec::new() }
+        Self {
+            family,
+            open_name,
+            kind: declared.kind,
+            unit: declared.unit,
+            created: Vec::new(),
+            exemplars: Vec::new(),
+        }
     }
 
     /// Puts the series in order and returns how many it left out: of those with the same labels, all but the
     /// first that was given.
     fn sort_and_dedup(&mut self) -> u64 {
-        let mut series: Vec<_> = self.family.take_metric().into_iter().zip(self.created.drain(..)).collect();
+        let more = self.created.drain(..).zip(self.exemplars.drain(..));
+        let mut series: Vec<_> = self.family.take_metric().into_iter().zip(more).collect();
         let before = series.len();
         series.sort_by(|(a, _), (b, _)| by_labels(a, b));
         series.dedup_by(|(a, _), (b, _)| by_labels(a, b) == Ordering::Equal);
-        let (metrics, created): (Vec<_>, Vec<_>) = series.into_iter().unzip();
+        let (metrics, more): (Vec<_>, Vec<_>) = series.into_iter().unzip();
         self.family.set_metric(metrics);
-        self.created = created;
+        (self.created, self.exemplars) = more.into_iter().unzip();
         (before - self.created.len()) as u64
     }
 }
@@ -276,11 +347,16 @@ fn is_name(name: &str) -> bool {
     name.bytes().next().is_some_and(first) && name.bytes().all(|b| first(b) || b.is_ascii_digit())
 }
 
+/// Every declared family, of every profile.
+fn declared() -> impl Iterator<Item = &'static Family> {
+    super::ALL.iter().chain(super::PROFILES).copied()
+}
+
 /// Every name that a family's samples and headers take, in either format.
 pub(super) fn reserved_names(open_name: &str, kind: Kind) -> Vec<String> {
     let suffixes: &[&str] = match kind {
         Kind::Counter => &["", "_total", "_created"],
-        Kind::Gauge => &[""],
+        Kind::Gauge | Kind::Unknown => &[""],
         Kind::Histogram => &["", "_bucket", "_count", "_sum", "_created"],
     };
     suffixes.iter().map(|suffix| format!("{open_name}{suffix}")).collect()

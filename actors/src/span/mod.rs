@@ -16,6 +16,7 @@ mod inspect;
 mod json;
 mod lookup;
 mod request;
+mod sampler;
 mod scan;
 mod split;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use inspect::{ATTRIBUTES_MAX, Inspection, NAME_BYTES_MAX, Odd, Rejected, ins
 pub use json::{JsonError, from_json};
 pub use lookup::{Scalar, SpanBytes};
 pub use request::{Reporter, RequestBuffer};
+pub use sampler::Sampler;
 pub use scan::{Scan, scan};
 pub use split::{cut, select};
 pub use traceparent::{SpanContext, TraceFlags, TraceparentError};

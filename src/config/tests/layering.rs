@@ -6,7 +6,7 @@ use nyx_telemetry::{
         Durability,
         segments::{SegmentLogConfig, StartAt, WhenFull},
     },
-    measure::{Bounds, Dimensions, RedSettings},
+    measure::{Bounds, Dimensions, Profile, RedSettings},
     tree::{LogForm, TreeConfig},
 };
 use tracing::level_filters::LevelFilter;
@@ -64,6 +64,8 @@ fn without_files_and_variables_everything_has_its_default() {
             histogram_bounds: Bounds::default(),
             dimensions: Dimensions::default(),
             expire_after: None,
+            profile: Profile::Nyx,
+            seed_families: true,
         },
         export: vec![default_destination()],
         runtime: Runtime { io_threads: 0 },
@@ -293,12 +295,15 @@ fn debug_does_not_print_the_values_of_headers() {
 #[test]
 fn the_metrics_are_as_a_file_or_variables_say() {
     let file = "[metrics]\nmax_series = 500\nhistogram_bounds = [\"1ms\", \"1s 500ms\"]\n\
-                dimensions = [\"http.route\"]\nexpire_after = \"1h\"";
+                dimensions = [\"http.route\"]\nexpire_after = \"1h\"\nprofile = \"tempo\"\nseed_families = false";
     let expected = RedSettings {
         max_series: 500,
         bounds: Bounds::new(&[Duration::from_millis(1), Duration::from_millis(1_500)]).unwrap(),
         dimensions: Dimensions::new(&["http.route".to_owned()]).unwrap(),
         expire_after: Some(Duration::from_secs(3_600)),
+        profile: Profile::Tempo,
+        seed_families: false,
+        exemplars: None,
     };
     assert_eq!(loaded(&[file], &[]).metrics.red(), expected);
     let variables = [
@@ -306,6 +311,8 @@ fn the_metrics_are_as_a_file_or_variables_say() {
         ("NYX__METRICS__HISTOGRAM_BOUNDS", "1ms, 1s 500ms"),
         ("NYX__METRICS__DIMENSIONS", "http.route"),
         ("NYX__METRICS__EXPIRE_AFTER", "1h"),
+        ("NYX__METRICS__PROFILE", "tempo"),
+        ("NYX__METRICS__SEED_FAMILIES", "false"),
     ];
     assert_eq!(loaded(&[], &variables).metrics.red(), expected);
     let none = [("NYX__METRICS__HISTOGRAM_BOUNDS", ""), ("NYX__METRICS__DIMENSIONS", "")];

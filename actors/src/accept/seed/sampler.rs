@@ -1,6 +1,6 @@
 //! Which traces are kept.
 
-use crate::{export::batch::Sampler, span::TraceId};
+use crate::span::{Sampler, TraceId};
 
 /// Which traces a context keeps. It is asked for each root; a child goes with its parent, so that a trace is whole.
 #[derive(Debug, Clone, Copy)]

@@ -198,7 +198,7 @@ fn a_custom_sampler_sees_the_low_64_bits_of_the_trace_id() {
 
 #[test]
 fn ratio_sampling_keeps_what_a_destination_of_that_rate_gets() {
-    let destination = crate::export::batch::Sampler::new(0.25);
+    let destination = crate::span::Sampler::new(0.25);
     for _ in 0..1000 {
         let trace_id = crate::span::TraceId::random();
         let kept = TelemetrySampler::TraceIdRatioBased(0.25).should_sample(trace_id.to_int());

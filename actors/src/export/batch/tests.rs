@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{super::testing, *};
+use crate::span::TraceId;
 
 const WIDE: ReadLimit = ReadLimit { spans: u64::MAX, bytes: usize::MAX };
 

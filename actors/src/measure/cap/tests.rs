@@ -159,6 +159,22 @@ fn services_that_are_too_many_are_counted_in_the_overflow_series_and_leave_room_
 }
 
 #[test]
+fn new_services_leave_some_places_to_those_that_are_there() {
+    let mut world = World::new(200);
+    for id in 0..80 {
+        world.see("big", &format!("name {id}"));
+        world.see("shop", &format!("name {}", id / 2));
+    }
+    for id in 0..1_000 {
+        world.see(&format!("service {id}"), "run");
+    }
+    // 180 places, of which a twentieth is kept.
+    assert_eq!((world.state.snapshot().series.len(), world.overflow()), (171, 949));
+    world.see("shop", "refund");
+    assert_eq!(world.names("shop")[&("refund".to_owned(), false)], 1);
+}
+
+#[test]
 fn a_service_named_like_what_stands_for_many_is_not_mixed_up_with_it() {
     let mut world = World::new(20);
     world.see("s", OTHER);

@@ -10,7 +10,7 @@ fn settings() -> RedSettings {
         max_series: SERIES_MAX,
         bounds: Bounds::new(&[Duration::from_millis(2), Duration::from_secs(1)]).unwrap(),
         dimensions: Dimensions::new(&["route".to_owned()]).unwrap(),
-        expire_after: None,
+        ..RedSettings::default()
     }
 }
 
@@ -22,6 +22,7 @@ fn counts(seed: u64) -> RedCounts {
         buckets: [seed, 0, u64::MAX].into(),
         created: Duration::from_nanos(1_700_000_000_000_000_001),
         last: Duration::from_nanos(1_700_000_000_000_000_002),
+        exemplars: Exemplars::default(),
     }
 }
 
@@ -47,6 +48,7 @@ fn checkpoint() -> Checkpoint {
             expired: 8,
         },
         overflow: Some(counts(9)),
+        departed: [("GET__".to_owned(), Sums { count: 1, errors: 2, sum_nanos: 3 })].into(),
         series: vec![series("", ""), series("shop", "GET /"), series("shop", "é")],
         foldings: vec![folding("a", 1), folding("a", 0), folding("b", 0)],
         turned_away: Sketch::EMPTY,
@@ -71,8 +73,9 @@ fn decoded(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
 #[test]
 fn a_checkpoint_comes_back_as_it_was() {
     assert_eq!(decoded(&encoded(checkpoint())), Ok(checkpoint()));
-    let empty = Checkpoint { overflow: None, series: vec![], foldings: vec![], ..checkpoint() };
-    assert_eq!(encoded(empty.clone()).len(), HEAD_BYTES + 1 + 4 + 4);
+    let (departed, series, foldings) = (Departed::new(), vec![], vec![]);
+    let empty = Checkpoint { overflow: None, departed, series, foldings, ..checkpoint() };
+    assert_eq!(encoded(empty.clone()).len(), HEAD_BYTES + 1 + 4 + 4 + 4);
     assert_eq!(decoded(&encoded(empty.clone())), Ok(empty));
 }
 
@@ -126,13 +129,15 @@ fn what_could_not_have_been_written_is_damaged() {
     damaged(|it| it.foldings.swap(0, 2));
     damaged(|it| it.foldings = vec![folding("a", 1), folding("a", 1)]);
 
-    let one = Checkpoint { overflow: None, series: vec![series("s", "n")], foldings: vec![], ..checkpoint() };
+    let (departed, series) = (Departed::new(), vec![series("s", "n")]);
+    let one = Checkpoint { overflow: None, departed, series, foldings: vec![], ..checkpoint() };
     let bytes = encoded(one.clone());
-    let first = HEAD_BYTES + 1 + 4 + 4;
+    let first = HEAD_BYTES + 1 + 4 + 4 + 4;
     for (at, value, what) in [
         (HEAD_BYTES, 2, "overflow that is neither there nor not"),
-        (HEAD_BYTES + 4, 0xff, "four billion foldings"),
-        (HEAD_BYTES + 8, 0xff, "four billion series"),
+        (HEAD_BYTES + 4, 0xff, "four billion names"),
+        (HEAD_BYTES + 8, 0xff, "four billion foldings"),
+        (HEAD_BYTES + 12, 0xff, "four billion series"),
         (first + 2, 0xff, "a service that is no text"),
         (first + 12, 6, "a kind that is none"),
         (first + 13, 2, "a series that neither stands for many nor does not"),
@@ -172,7 +177,7 @@ fn other_bounds_limits_or_dimensions_make_another_schema() {
 
 #[test]
 fn the_schema_of_the_defaults_stays_unless_the_version_is_meant_to_change() {
-    assert_eq!(schema(&RedSettings::default()), 14_963_004_523_965_157_712);
+    assert_eq!(schema(&RedSettings::default()), 18_053_102_093_908_021_043);
 }
 
 proptest! {

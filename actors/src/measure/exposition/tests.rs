@@ -4,14 +4,19 @@ use super::*;
 use crate::{
     measure::{Bounds, RedScratch, RedSettings, RedShared, collect},
     metrics::*,
-    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    span::{Sampler, SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
 /// A page with something of everything: each kind of metric, a foreign family, odd texts, the overflow series.
 fn page() -> Vec<PageFamily> {
     let ms = Duration::from_millis;
     let bounds = Bounds::new(&[ms(2), ms(1_000), ms(2_500)]).unwrap();
-    let red = RedShared::new(RedSettings { max_series: 5, bounds, ..RedSettings::default() });
+    let red = RedShared::new(RedSettings {
+        max_series: 5,
+        bounds,
+        exemplars: Some(Sampler::new(1.0)),
+        ..RedSettings::default()
+    });
     let mut scratch = RedScratch::new(Arc::clone(red.settings()));
     let odd = "line\nquote\" back\\slash é {le=\"1\"} # EOF";
     for (service, name, kind, status, millis) in [

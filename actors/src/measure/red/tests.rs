@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     measure::Bounds,
-    span::{SpanBytes, SpanId, TraceId},
+    span::{Sampler, SpanBytes, SpanId, TraceId},
 };
 
 fn span<'a>(service: &'a str, name: &'a str, status: StatusCode, nanos: u64) -> SpanView<'a> {
@@ -93,6 +93,37 @@ fn a_batch_of_too_many_series_makes_a_small_incomplete_delta() {
     );
     scratch.observe(&span("s", "again", StatusCode::Unset, 1));
     assert!(scratch.take().is_complete(), "the next batch begins anew");
+}
+
+#[test]
+fn an_exemplar_is_the_first_span_of_its_bucket_whose_trace_a_destination_gets() {
+    let settings = RedSettings { exemplars: Some(Sampler::new(0.5)), ..RedSettings::default() };
+    let mut scratch = RedScratch::new(Arc::new(settings));
+    // By the last 56 bits: the upper half is kept.
+    let (kept, dropped) = (TraceId::from_int(1 << 55), TraceId::from_int((1 << 55) - 1));
+    let ms = 1_000_000;
+    for (trace_id, name, millis) in [
+        (dropped, "a", 1),
+        (kept, "a", 2),
+        (kept, "a", 1),
+        (kept, "b", 3),
+        (kept, "a", 20_000),
+        (dropped, "b", 9),
+    ] {
+        scratch.observe(&SpanView { trace_id, ..span("s", name, StatusCode::Unset, millis * ms) });
+    }
+    let delta = scratch.take();
+    let exemplars: Vec<Vec<_>> = delta
+        .entries()
+        .map(|entry| entry.exemplars.iter().map(|(_, it)| (it.bucket, it.nanos / ms, it.trace_id)).collect())
+        .collect();
+    assert_eq!(exemplars, [vec![(0, 2, kept), (16, 20_000, kept)], vec![(1, 3, kept)]]);
+    scratch.observe(&SpanView { trace_id: kept, ..span("s", "a", StatusCode::Unset, ms) });
+    assert_eq!(scratch.take().entries().next().unwrap().exemplars.len(), 1, "the next batch begins anew");
+
+    let mut none = RedScratch::new(Arc::default());
+    none.observe(&SpanView { trace_id: kept, ..span("s", "a", StatusCode::Unset, ms) });
+    assert!(none.take().entries().all(|entry| entry.exemplars.is_empty()), "nobody gets it");
 }
 
 /// A span of a small world, so that series repeat.

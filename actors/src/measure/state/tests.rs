@@ -135,6 +135,28 @@ fn what_expires_makes_room_and_its_service_is_no_longer_folded() {
 }
 
 #[test]
+fn the_sum_of_a_span_name_does_not_go_back_when_one_of_its_series_expires() {
+    let after = Duration::from_secs(50);
+    let settings = Arc::new(RedSettings { expire_after: Some(after), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    let sum = |state: &RedState| {
+        let mut page = crate::metrics::Page::new(Duration::ZERO);
+        seed::collect(&state.snapshot(), &mut page);
+        let families = page.finish(&crate::metrics::LeftOut::default());
+        let family = families.iter().find(|family| family.open_name == "nyx_span_count_GET__");
+        family.map(|family| family.family.get_metric()[0].get_gauge().get_value())
+    };
+    // Two operations of one name in metrics.
+    state.merge(0, &delta(&settings, &["GET /", "GET /", "GET -"]), T0);
+    assert_eq!(sum(&state), Some(3.0));
+    state.merge(3, &delta(&settings, &["GET -"]), T0 + after);
+    state.merge(4, &delta(&settings, &["other"]), T0 + after + Duration::from_nanos(1));
+    assert_eq!((state.snapshot().totals.expired, sum(&state)), (1, Some(4.0)));
+    state.merge(5, &delta(&settings, &["other"]), T1 + after);
+    assert_eq!(sum(&state), None, "when no series has the name any more, it goes");
+}
+
+#[test]
 fn a_page_leaves_out_what_is_idle_though_no_commit_has_removed_it_yet() {
     let (settings, mut state) = state(10);
     state.merge(0, &delta(&settings, &["a"]), T0);

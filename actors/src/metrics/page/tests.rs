@@ -46,7 +46,8 @@ fn a_second_series_with_the_same_labels_is_left_out_and_counted() {
 #[test]
 fn a_histogram_that_does_not_match_its_bounds_is_left_out_and_counted() {
     let mut page = Page::new(START);
-    let good = HistogramValue { bounds: &[1.0, 2.0], buckets: &[1, 0, 3], sum: 9.0, created: START };
+    let good =
+        HistogramValue { bounds: &[1.0, 2.0], buckets: &[1, 0, 3], sum: 9.0, created: START, exemplars: &[] };
     page.histogram(&SPAN_DURATION, ["a", "", "", "", ""], good);
     page.histogram(&SPAN_DURATION, ["b", "", "", "", ""], HistogramValue { buckets: &[1, 0], ..good });
     page.histogram(&SPAN_DURATION, ["c", "", "", "", ""], HistogramValue { bounds: &[2.0, 1.0], ..good });
@@ -110,4 +111,21 @@ fn what_is_left_out_is_counted_over_all_pages() {
         page.finish(&total)[1].family.get_metric()[0].get_counter().get_value()
     };
     assert_eq!((scrape(), scrape()), (1.0, 2.0));
+}
+
+#[test]
+fn a_family_named_after_spans_that_would_break_the_page_is_left_out_and_counted() {
+    let mut page = Page::new(START);
+    page.counter(&SPANS_SCANNED, [], 1);
+    page.unknown(&SEED_COUNT, "pay", 2.0);
+    page.unknown(&SEED_COUNT, "pay", 3.0);
+    page.unknown(&SEED_COUNT, "GET /", 3.0);
+    page.unknown(&SEED_COUNT, "infinite", f64::INFINITY);
+    page.unknown(&SEED_ERRORS, "total", 4.0);
+    page.unknown(&SEED_ERRORS, "created", 4.0);
+    let (families, left_out) = left_out(page);
+    assert_eq!(left_out, 5.0);
+    let names: Vec<_> = families.iter().map(|family| (family.family.name(), family.kind)).collect();
+    assert_eq!(names, [("nyx_span_count_pay", Kind::Unknown), ("nyx_spans_scanned_total", Kind::Counter)]);
+    assert_eq!(families[0].family.get_metric()[0].get_gauge().get_value(), 2.0, "the first one stays");
 }
