@@ -4,6 +4,7 @@ mod damage;
 #[allow(clippy::ptr_arg, reason = "a shape is one of Target's, whatever it does")]
 mod files;
 mod folder;
+mod json;
 #[allow(clippy::ptr_arg, reason = "a shape is one of Target's, whatever it does")]
 mod segment;
 mod spans;
@@ -95,6 +96,20 @@ pub const TARGETS: &[Target] = &[
         run: spans::scan_select_cut,
         shape: no_shape,
         seeds: spans::request_seeds,
+    },
+    Target {
+        name: "inspect",
+        about: "bytes as a request at a door: what is kept is valid, and every span is accounted for",
+        run: spans::inspected,
+        shape: no_shape,
+        seeds: spans::request_seeds,
+    },
+    Target {
+        name: "json",
+        about: "bytes as a request in JSON: what comes out is a request, within its bound",
+        run: json::converted,
+        shape: no_shape,
+        seeds: json::seeds,
     },
     Target {
         name: "traceparent",

@@ -1,8 +1,8 @@
 //! What senders send.
 
 use nyx_telemetry::span::{
-    Reporter, RequestBuffer, SpanContext, SpanEncoder, SpanId, SpanKind, SpanLimits, SpanStart, StatusCode,
-    TraceFlags, TraceId, Value, cut, scan, select,
+    Odd, Reporter, RequestBuffer, SpanContext, SpanEncoder, SpanId, SpanKind, SpanLimits, SpanStart,
+    StatusCode, TraceFlags, TraceId, Value, cut, inspect, keep_valid, scan, select,
 };
 
 use super::Seeds;
@@ -65,6 +65,38 @@ pub(super) fn scan_select_cut(bytes: &[u8], trace: &mut Trace) -> Result<(), Str
         let behind = cut(bytes, spans.len() as u32, max_spans, max_bytes, &mut out);
         ensure!(behind == Ok(0) && out.is_empty(), "behind the last span: {behind:?}, {} bytes", out.len());
     }
+    Ok(())
+}
+
+/// What a door keeps of a request is a request, with all the spans that it counts as kept.
+pub(super) fn inspected(bytes: &[u8], trace: &mut Trace) -> Result<(), String> {
+    let mut shown = Vec::new();
+    let found = inspect(bytes, 10, |span| shown.push((span.name.to_owned(), span.trace_id, span.span_id)));
+    let mut out = b"before".to_vec();
+    let kept = keep_valid(bytes, &mut out);
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            trace.see("refused");
+            ensure!(scan(bytes, |_| {}).is_err(), "a scan takes what is refused: {error}");
+            ensure!(kept.is_err() && out == b"before", "{kept:?} kept of what is refused");
+            return Ok(());
+        }
+    };
+    trace.see_if(found.kept > 0, "kept");
+    trace.see_if(found.rejected.total() > 0, "rejected");
+    trace.see_if(found.odd != Odd::default(), "odd");
+    if let Ok(scan) = scan(bytes, |_| {}) {
+        let total = found.kept + found.rejected.total();
+        ensure!(total == scan.spans, "{total} spans accounted for, {} scanned", scan.spans);
+    }
+    ensure!(kept == Ok(found.kept), "{} spans counted, {kept:?} kept", found.kept);
+    let mut again = Vec::new();
+    let out = out.get(6..).unwrap_or_default();
+    let rest = inspect(out, 10, |span| again.push((span.name.to_owned(), span.trace_id, span.span_id)))
+        .map_err(|error| format!("what is kept is refused: {error}"))?;
+    ensure!(rest.rejected.total() == 0 && rest.odd == found.odd, "{rest:?} of {found:?}");
+    ensure!(again == shown, "{again:?} kept, {shown:?} shown");
     Ok(())
 }
 
