@@ -1,4 +1,4 @@
-//! The admin pages: `/metrics`, `/stats`, `/health`, `/livez`, `/readyz`, served by actix-web.
+//! The admin pages: `/metrics`, `/stats`, `/health`, `/livez`, `/readyz`, `/api/v1/spans`, served by actix-web.
 
 use std::{
     io,
@@ -13,6 +13,8 @@ use nyx_telemetry::{
     observe::{Health, Observed},
     supervise,
 };
+
+use crate::spans_page;
 
 /// Connections to the admin pages at most.
 const MAX_CONNECTIONS: usize = 64;
@@ -62,6 +64,7 @@ impl AdminPages {
                 .route("/metrics", web::get().to(metrics))
                 .route("/stats", web::get().to(stats))
                 .route("/health", web::get().to(health))
+                .route(spans_page::PATH, web::get().to(spans_page::spans))
                 .route("/livez", web::get().to(livez))
                 .route("/readyz", web::get().to(readyz))
                 .default_service(web::to(index))
@@ -135,6 +138,6 @@ async fn readyz(observed: web::Data<Observed>) -> HttpResponse {
 }
 
 async fn index() -> HttpResponse {
-    const PAGES: &str = "nyx-daemon: /metrics /stats /health /livez /readyz\n";
+    const PAGES: &str = "nyx-daemon: /metrics /stats /health /livez /readyz /api/v1/spans\n";
     HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(PAGES)
 }

@@ -8,9 +8,11 @@ pub mod exit;
 mod limits;
 pub mod log_folder;
 pub mod logging;
+mod otlp_json;
 pub mod reload;
 pub mod run;
 pub mod service_manager;
+mod spans_page;
 
 /// The README's program compiles.
 #[cfg(doctest)]

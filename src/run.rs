@@ -12,6 +12,7 @@ use nyx_telemetry::{
     accept::{ListenAddr, ListenError, Listener, RequestLimits},
     export::DestinationConfig,
     log::Durability,
+    retain::RetentionConfig,
     supervise::{self, ChildSpec, ShutdownReport, StartError, Watchdog},
     tree::{LogForm, Running, Tree, TreeConfig},
 };
@@ -286,6 +287,7 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
         measure: config.telemetry.prometheus_enabled,
         red: config.metrics.red(),
         log,
+        retention: RetentionConfig { max_bytes: config.retention.max_bytes, slow: config.retention.slow },
         checkpoint_interval: config.log.checkpoint_interval,
         io_threads: config.runtime.io_threads,
         in_process_max_bytes: config.ingest.in_process.max_bytes,

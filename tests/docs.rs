@@ -351,6 +351,7 @@ fn metrics_page() -> String {
         ("reason", "`nyx_spans_rejected_total`", &rejects),
         ("oddity", "`nyx_spans_odd_total`", &oddities),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),
+        ("part", "`nyx_retention_spans`", &["recent", "kept"]),
         ("operation", "`nyx_log_errors_total`", &["write", "sync", "read"]),
         ("reason", "`nyx_measure_unmeasured_spans_total`", &["damaged", "released"]),
         ("result", "`nyx_destination_requests_total`", &results),

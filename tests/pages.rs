@@ -205,6 +205,7 @@ fn the_statistics_have_every_field_that_others_rely_on() {
         for name in [
             "metrics",
             "export.default",
+            "retention",
             "collector",
             "outbox.0",
             "connections",
@@ -257,7 +258,7 @@ fn health_says_with_words_and_statuses_how_it_goes() {
         until("it is well", || daemon.tree.observed().health().status == "ok").await;
         assert_eq!(page("/readyz").await, (200, "ok\n".to_owned()));
         assert_eq!(page("/").await.0, 404);
-        let pages = "nyx-daemon: /metrics /stats /health /livez /readyz\n".to_owned();
+        let pages = "nyx-daemon: /metrics /stats /health /livez /readyz /api/v1/spans\n".to_owned();
         assert_eq!(page("/nowhere").await, (404, pages));
 
         // A crash of the pages' own actor ends the requests that it has, and refuses no connection meanwhile.
@@ -417,6 +418,10 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_log_start_ordinal", &[], By("the destination comes back")),
     ("nyx_log_end_ordinal", &[], By("a span ends and waits")),
     ("nyx_log_dead_letters", &[], By("the destination finds a span invalid")),
+    ("nyx_retention_bytes", &[], By("spans wait for a dead destination")),
+    ("nyx_retention_max_bytes", &[], Is(16_777_216.0)),
+    ("nyx_retention_spans", &["part=\"recent\""], By("a span ends and waits")),
+    ("nyx_retention_unsifted_spans_total", &[], Elsewhere("actors/src/retain/tests.rs")),
     ("nyx_destination_start_ordinal", &["destination=\"default\""], Is(0.0)),
     ("nyx_destination_position_ordinal", &["destination=\"default\""], By("the destination comes back")),
     ("nyx_destination_exported_spans_total", &["destination=\"default\""], By("the destination comes back")),

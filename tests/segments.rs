@@ -32,11 +32,12 @@ use self::support::{
 };
 
 /// Every child of the tree that can crash.
-const CHILDREN: [&str; 9] = [
+const CHILDREN: [&str; 10] = [
     "log",
     "log.reader",
     "metrics",
     "export.default",
+    "retention",
     "collector",
     "outbox.0",
     "outbox.1",

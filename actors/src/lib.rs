@@ -16,6 +16,7 @@ pub mod log;
 pub mod measure;
 pub mod metrics;
 pub mod observe;
+pub mod retain;
 mod retry_info;
 pub mod span;
 pub mod supervise;

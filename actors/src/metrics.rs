@@ -227,6 +227,16 @@ families! {
     LOG_CHECKPOINTED_AT: Gauge in Seconds = "nyx_log_checkpoint_timestamp_seconds" []
         "When the last checkpoint of the span metrics was stored, since the Unix epoch; 0 if there is none.";
 
+    // Only where spans are retained.
+    RETENTION_BYTES: Gauge in Bytes = "nyx_retention_bytes" []
+        "Bytes that the retention buffer holds.";
+    RETENTION_MAX_BYTES: Gauge in Bytes = "nyx_retention_max_bytes" []
+        "Bytes that the retention buffer holds at most.";
+    RETENTION_SPANS: Gauge = "nyx_retention_spans" ["part"]
+        "Spans that the retention buffer holds, by part.";
+    RETENTION_UNSIFTED: Counter = "nyx_retention_unsifted_spans_total" []
+        "Spans of batches that had to leave the retention buffer before their errors and slow spans were looked for.";
+
     // Destinations: log end - start = exported + sampled out + dropped + queued.
     DESTINATION_START: Gauge = "nyx_destination_start_ordinal" ["destination"]
         "First ordinal that the destination was to get.";

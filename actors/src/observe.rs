@@ -28,6 +28,7 @@ use crate::{
     },
     measure::{self, RedShared, RedStats},
     metrics::{self, LeftOut, Page, PageFamily},
+    retain::{Retention, RetentionStats},
     supervise::{ChildKind, ChildRecord, ChildState, Failure, TreeMonitor},
 };
 
@@ -59,6 +60,7 @@ pub struct Observed {
     outboxes: Vec<Arc<Outbox>>,
     destinations: Vec<ObservedDestination>,
     red: Option<Arc<RedShared>>,
+    retention: Option<Arc<Retention>>,
     bridge: OnceLock<Bridge>,
     tree: OnceLock<TreeMonitor>,
     phase: AtomicU8,
@@ -134,6 +136,9 @@ pub struct Stats {
     pub actors: Vec<ActorStats>,
     /// Stream connections of each door.
     pub connections: BTreeMap<&'static str, ConnectionCounts>,
+    /// The last spans in memory, where they are retained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionStats>,
     /// The bridge from a context, in a program that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<BridgeStats>,
@@ -210,6 +215,7 @@ impl Observed {
         outboxes: Vec<Arc<Outbox>>,
         destinations: Vec<ObservedDestination>,
         red: Option<Arc<RedShared>>,
+        retention: Option<Arc<Retention>>,
     ) -> Self {
         Self {
             started_at: SystemTime::now(),
@@ -219,6 +225,7 @@ impl Observed {
             outboxes,
             destinations,
             red,
+            retention,
             bridge: OnceLock::new(),
             tree: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -301,6 +308,11 @@ impl Observed {
         self.red.as_ref()
     }
 
+    /// The retention buffer, if there is one.
+    pub fn retention(&self) -> Option<&Arc<Retention>> {
+        self.retention.as_ref()
+    }
+
     /// The records of all children; none before the start.
     pub fn records(&self) -> Vec<ChildRecord> {
         self.tree.get().map(TreeMonitor::records).unwrap_or_default()
@@ -356,6 +368,7 @@ impl Observed {
             metrics: self.red.as_ref().map(|red| red.stats()),
             actors: actors.into_iter().map(ActorStats::from).collect(),
             connections: self.doors.iter().map(|door| (door.name, door.connections.counts())).collect(),
+            retention: self.retention.as_ref().map(|retention| retention.stats()),
             bridge,
             reloads: self.reloads.lock().clone(),
             balanced,
@@ -423,6 +436,9 @@ impl Observed {
         self.door_metrics(&mut page);
         self.span_metrics(&mut page);
         self.log_metrics(&mut page);
+        if let Some(retention) = &self.retention {
+            retention_metrics(&mut page, &retention.stats());
+        }
         for destination in &self.destinations {
             destination_metrics(&mut page, destination.status.name(), &self.stats_of(destination));
         }
@@ -506,6 +522,14 @@ fn disk_metrics(page: &mut Page, disk: &DiskStats) {
     page.gauge(&metrics::LOG_TORN_BYTES, [], disk.torn_bytes as f64);
     page.counter(&metrics::LOG_EVICTED_SPANS, [], disk.evicted_spans);
     page.gauge(&metrics::LOG_CHECKPOINTED_AT, [], disk.checkpointed_at.unwrap_or_default() as f64);
+}
+
+fn retention_metrics(page: &mut Page, retention: &RetentionStats) {
+    page.gauge(&metrics::RETENTION_BYTES, [], retention.bytes as f64);
+    page.gauge(&metrics::RETENTION_MAX_BYTES, [], retention.max_bytes as f64);
+    page.gauge(&metrics::RETENTION_SPANS, ["recent"], retention.recent_spans as f64);
+    page.gauge(&metrics::RETENTION_SPANS, ["kept"], retention.kept_spans as f64);
+    page.counter(&metrics::RETENTION_UNSIFTED, [], retention.unsifted_spans);
 }
 
 fn destination_metrics(page: &mut Page, name: &str, destination: &DestinationStats) {

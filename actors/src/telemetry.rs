@@ -189,6 +189,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the last spans readable in memory, so many bytes of them; 16 MiB unless told, and none with 0. See
+    /// [`Observed::retention`].
+    pub fn retention(mut self, max_bytes: usize) -> Self {
+        self.config.retention.max_bytes = max_bytes;
+        self
+    }
+
     /// Opens an OTLP/gRPC door: `ip:port` or `unix:/path`.
     pub fn grpc_door(mut self, address: impl Into<String>) -> Self {
         self.grpc = Some(address.into());

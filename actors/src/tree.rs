@@ -6,6 +6,7 @@
 //! ├── log.reader              the thread that reads them
 //! ├── metrics                 MetricsActor
 //! ├── export.<destination>    OtlpExportActor, one a destination
+//! ├── retention               the thread that looks for errors and slow spans
 //! ├── collector               SpanCollector
 //! ├── outbox.<n>              OutboxActor, one an io thread
 //! ├── connections             StreamConnection and InProcessConnection, one a connection (dynamic)
@@ -42,6 +43,7 @@ use crate::{
     },
     measure::{CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedSettings, RedShared, STOP_MAX},
     observe::{Observed, ObservedDestination, ObservedDoor},
+    retain::{Retainer, Retention, RetentionConfig},
     span::Sampler,
     supervise::{
         ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
@@ -106,6 +108,8 @@ pub struct TreeConfig {
     pub request_limits: RequestLimits,
     /// How long a batch may wait for a place in the collector's inbox.
     pub commit_timeout: Duration,
+    /// The retention buffer.
+    pub retention: RetentionConfig,
     /// The OTLP/gRPC door.
     pub grpc: Option<Listener>,
     /// The OTLP/HTTP door.
@@ -133,6 +137,7 @@ impl Default for TreeConfig {
             max_in_flight_bytes: 256 << 20,
             request_limits: RequestLimits::default(),
             commit_timeout: Duration::from_secs(5),
+            retention: RetentionConfig::default(),
             grpc: None,
             http: None,
             intensity: Intensity { max_restarts: 10, window: Duration::from_secs(60) },
@@ -220,13 +225,19 @@ impl Tree {
             exporters.push(exporter);
         }
 
+        let retention = (config.retention.max_bytes > 0).then(|| Arc::new(Retention::new(config.retention)));
+        let retainer = retention.as_ref().map(|retention| {
+            retention_thread(&mut supervisor, child("retention".to_owned()), Arc::clone(retention))
+        });
+
         let collector = {
             let log = Arc::clone(&log);
             let exporters: Vec<_> = exporters.iter().map(ActorRef::recipient).collect();
             let metrics = metrics.as_ref().map(ActorRef::recipient);
             let spec = child("collector".to_owned()).inbox_capacity(COLLECTOR_INBOX);
             supervisor.child(spec, move || {
-                Ok(SpanCollector::new(Arc::clone(&log), exporters.clone(), metrics.clone()))
+                let collector = SpanCollector::new(Arc::clone(&log), exporters.clone(), metrics.clone());
+                Ok(collector.retaining(retainer.clone()))
             })
         };
 
@@ -303,7 +314,7 @@ impl Tree {
         }
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
-        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red));
+        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red, retention));
         Self { supervisor, observed, in_process, io, exporters: changeable }
     }
 
@@ -379,6 +390,24 @@ fn segment_log(supervisor: &mut Supervisor, open: &OpenLog, backoff: Backoff) ->
         move |work| write.try_send(work).map_err(TrySendError::into_message),
         move |request| read.try_send(request).map_err(TrySendError::into_message),
     )
+}
+
+/// The retention's thread: it is woken when there is enough to look through.
+fn retention_thread(supervisor: &mut Supervisor, spec: ChildSpec, retention: Arc<Retention>) -> Retainer {
+    let sifted = Arc::clone(&retention);
+    let thread = supervisor.thread(spec.inbox_capacity(1), move |context| {
+        let mut wakes: Vec<()> = Vec::with_capacity(1);
+        while context.recv(&mut wakes, 1) {
+            wakes.clear();
+            sifted.sift();
+        }
+        Ok(())
+    });
+    let wake = move || {
+        // Full means that a wake is already waiting there.
+        let _waiting = thread.try_send(());
+    };
+    Retainer::new(retention, Arc::new(wake))
 }
 
 /// Children come back quickly at first: senders wait in the meantime.

@@ -44,7 +44,8 @@ pub use self::{
     reference::{Reference, reference},
     section::Key,
     settings::{
-        Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Runtime, Shutdown, Telemetry, Tracing,
+        Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Retention, Runtime, Shutdown,
+        Telemetry, Tracing,
     },
 };
 

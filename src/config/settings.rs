@@ -42,6 +42,8 @@ declare! {
         /// When one of the first three changes, they begin at 0, with a log line that says so: what was counted before cannot be
         /// sorted anew.
         metrics: Metrics = section(),
+        /// The retention buffer: the last spans in memory, for `/api/v1/spans`.
+        retention: Retention = section(),
         /// The destinations: `default` first, the others by name.
         ///
         /// `default` always exists, unless `telemetry.span_export_enabled` is false, which means no destinations at all; its
@@ -69,7 +71,7 @@ declare! {
         otlp_sampling_rate: f64 = number(DestinationConfig::SAMPLING_RATE),
         /// Whether RED metrics are kept and `/metrics` is served; false: `/metrics` answers 404, the other admin pages stay.
         prometheus_enabled: bool = flag(),
-        /// The address of the admin pages (`/metrics`, `/stats`, `/health`, `/livez`, `/readyz`); 9100 is also
+        /// The address of the admin pages (`/metrics`, `/stats`, `/health`, `/livez`, `/readyz`, `/api/v1/spans`); 9100 is also
         /// node_exporter's. Port 0 takes any free one.
         prometheus_addr: SocketAddr = address(),
         /// Whether spans are exported; false means no destinations at all.
@@ -162,6 +164,17 @@ declare! {
         /// Only with `memory`: bytes of spans held until every destination and the metrics have them; when full, senders are
         /// told to come back later.
         memory_max_bytes: usize = bytes(MIB..=64 * GIB),
+    }
+}
+
+declare! {
+    /// `[retention]`.
+    pub struct Retention {
+        /// Bytes of the last spans that stay readable at `/api/v1/spans`, errors and slow ones longest; 0 is off. Half of them
+        /// are for whole batches, the newest.
+        max_bytes: usize = bytes(0..=64 * GIB),
+        /// A span that took this long or longer is slow.
+        slow: Duration = duration(ms(0, HOUR_MS)),
     }
 }
 

@@ -14,11 +14,13 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Running};
+use bytes::Bytes;
 
 use crate::{
     export::LogAdvanced,
     log::{GroupOutcome, LogFuture, Ordinal, SpanLog},
     measure::{RedDelta, SpansMeasured},
+    retain::Retainer,
     supervise::Recipient,
 };
 
@@ -35,6 +37,7 @@ pub struct SpanCollector {
     log: Arc<dyn SpanLog>,
     exporters: Vec<Recipient<LogAdvanced>>,
     metrics: Option<Recipient<SpansMeasured>>,
+    retainer: Option<Retainer>,
     waiting: Vec<SpansCompleted>,
     committing: bool,
     stopping: bool,
@@ -47,7 +50,22 @@ impl SpanCollector {
         exporters: Vec<Recipient<LogAdvanced>>,
         metrics: Option<Recipient<SpansMeasured>>,
     ) -> Self {
-        Self { log, exporters, metrics, waiting: Vec::new(), committing: false, stopping: false }
+        Self {
+            log,
+            exporters,
+            metrics,
+            retainer: None,
+            waiting: Vec::new(),
+            committing: false,
+            stopping: false,
+        }
+    }
+
+    /// The same, which hands what it committed to a retention buffer too.
+    #[must_use]
+    pub fn retaining(mut self, retainer: Option<Retainer>) -> Self {
+        self.retainer = retainer;
+        self
     }
 
     fn begin_commit(&mut self) -> Option<GroupCommit> {
@@ -55,8 +73,12 @@ impl SpanCollector {
         if take == 0 {
             return None;
         }
+        let retained = match self.retainer {
+            Some(_) => self.waiting.iter().take(take).map(|batch| batch.append.bytes.clone()).collect(),
+            None => Vec::new(),
+        };
         let (group, deltas) = self.waiting.drain(..take).map(|batch| (batch.append, batch.red)).unzip();
-        Some(GroupCommit { outcome: self.log.commit(group), deltas })
+        Some(GroupCommit { outcome: self.log.commit(group), deltas, retained })
     }
 
     fn wake_exporters(&self, end: Ordinal) {
@@ -66,7 +88,11 @@ impl SpanCollector {
         }
     }
 
-    fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>) {
+    fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>, retained: Vec<Bytes>) {
+        if let Some(retainer) = &self.retainer {
+            let batches = outcome.firsts.iter().zip(retained).zip(&deltas);
+            retainer.retain(batches.filter_map(|((first, bytes), delta)| first.map(|_| (bytes, delta))));
+        }
         let mut accepted =
             outcome.firsts.iter().zip(deltas).filter_map(|(first, delta)| Some(((*first)?, delta)));
         let Some((first, delta)) = accepted.next() else { return };
@@ -114,6 +140,8 @@ struct CommitLoop {
 struct GroupCommit {
     outcome: LogFuture<GroupOutcome>,
     deltas: Vec<RedDelta>,
+    /// The batches again, for the retention buffer.
+    retained: Vec<Bytes>,
 }
 
 impl ActorFuture<SpanCollector> for CommitLoop {
@@ -138,8 +166,9 @@ impl ActorFuture<SpanCollector> for CommitLoop {
             };
             let outcome = ready!(group.outcome.as_mut().poll(task));
             let deltas = std::mem::take(&mut group.deltas);
+            let retained = std::mem::take(&mut group.retained);
             self.group = None;
-            collector.committed(&outcome, deltas);
+            collector.committed(&outcome, deltas, retained);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Bounds {
 
     /// The bucket of a duration in nanoseconds, below [`Self::buckets`].
     #[inline]
-    pub(super) fn bucket(&self, nanos: u64) -> usize {
+    pub(crate) fn bucket(&self, nanos: u64) -> usize {
         self.nanos.partition_point(|&bound| bound < nanos)
     }
 }

@@ -7,14 +7,15 @@ use nyx_telemetry::{
         segments::{SegmentLogConfig, StartAt, WhenFull},
     },
     measure::{Bounds, Dimensions, Profile, RedSettings},
+    retain::RetentionConfig,
     tree::{LogForm, TreeConfig},
 };
 use tracing::level_filters::LevelFilter;
 
 use super::{load, loaded};
 use crate::config::{
-    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Metrics, Runtime, Shutdown, Telemetry,
-    Tracing,
+    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Metrics, Retention, Runtime, Shutdown,
+    Telemetry, Tracing,
 };
 
 fn local_collector() -> Endpoint {
@@ -67,6 +68,7 @@ fn without_files_and_variables_everything_has_its_default() {
             profile: Profile::Nyx,
             seed_families: true,
         },
+        retention: Retention { max_bytes: 16 << 20, slow: Duration::from_secs(1) },
         export: vec![default_destination()],
         runtime: Runtime { io_threads: 0 },
         shutdown: Shutdown { timeout: Duration::from_secs(30), grace: Duration::from_secs(1) },
@@ -100,6 +102,8 @@ fn the_defaults_that_the_library_has_too_are_the_same() {
     assert_eq!(config.ingest.max_request_bytes, tree.request_limits.max_request_bytes);
     assert_eq!(config.ingest.body_timeout, tree.request_limits.body_timeout);
     assert_eq!(config.ingest.commit_timeout, tree.commit_timeout);
+    let Retention { max_bytes, slow } = config.retention;
+    assert_eq!(RetentionConfig { max_bytes, slow }, tree.retention);
     assert_eq!(config.export, [default_destination()]);
 }
 
@@ -159,6 +163,8 @@ fn variables_are_read_as_what_their_key_is() {
             ("NYX__LOG__MIN_FREE_BYTES", "0"),
             ("NYX__LOG__SEGMENT_BYTES", "64KiB"),
             ("NYX__LOG__CHECKPOINT_INTERVAL", "10ms"),
+            ("NYX__RETENTION__MAX_BYTES", "0"),
+            ("NYX__RETENTION__SLOW", "250ms"),
             ("NYX__SHUTDOWN__GRACE", "0s"),
             ("NYX__EXPORT__DEFAULT__START", "beginning"),
             ("NYX__SHUTDOWN__TIMEOUT", "1m 30s"),
@@ -184,6 +190,7 @@ fn variables_are_read_as_what_their_key_is() {
             memory_max_bytes: 2 << 20,
         }
     );
+    assert_eq!(config.retention, Retention { max_bytes: 0, slow: Duration::from_millis(250) });
     assert_eq!(config.shutdown, Shutdown { timeout: Duration::from_secs(90), grace: Duration::ZERO });
     assert_eq!(config.export[0].start, StartAt::Beginning);
     assert_eq!(config.export[0].min_batch_spans, 1);

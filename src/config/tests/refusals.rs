@@ -68,6 +68,8 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("metrics.histogram_bounds", "1", "must be a list of durations, such as [\"10ms\", \"1s\"]".into()),
         ("metrics.profile", "\"prometheus\"", "must be \"nyx\", \"spanmetrics\" or \"tempo\"".into()),
         ("metrics.expire_after", "\"5m\"", "must be a duration from 10m to 30days, such as \"10s\"".into()),
+        ("retention.max_bytes", "\"65GiB\"", size("0", "68719476736")),
+        ("retention.slow", "1", "must be a duration from 0s to 1h, such as \"10s\"".into()),
         ("export.default.start", "\"middle\"", "must be \"end\" or \"beginning\"".into()),
         ("export.default.protocol", "\"http/json\"", "must be \"grpc\" or \"http/protobuf\"".into()),
         ("export.default.path", "7", "must be a text of 0 to 1024 bytes".into()),
@@ -156,7 +158,7 @@ fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("prometheus_addr = \"127.0.0.1:9464\""),
         "prometheus_addr is a text (file a.toml, line 1): unknown key: did you mean telemetry.prometheus_addr? the \
-         top has telemetry, ingest, log, metrics, export, runtime, shutdown, tracing"
+         top has telemetry, ingest, log, metrics, retention, export, runtime, shutdown, tracing"
     );
 }
 
@@ -457,7 +459,7 @@ fn all_problems_are_reported_at_once() {
              when_full, min_free_bytes, segment_bytes, checkpoint_interval, memory_max_bytes",
             "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
              must be a whole number from 0 to 256",
-            "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, metrics, export, \
+            "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, metrics, retention, export, \
              runtime, shutdown, tracing",
             "ingest.max_request_bytes is 67108864 (built-in): must not be above ingest.max_in_flight_bytes, which is \
              \"1MiB\" (variable NYX__INGEST__MAX_IN_FLIGHT_BYTES)",

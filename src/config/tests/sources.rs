@@ -80,7 +80,7 @@ fn the_file_of_a_nyx_node_is_read_for_its_telemetry() {
 fn what_neither_nyx_nor_a_node_has_is_refused() {
     assert_eq!(
         refused("[securty]\nmode = 1"),
-        "securty is a table (file a.toml, line 1): unknown table: the top has telemetry, ingest, log, metrics, export, \
+        "securty is a table (file a.toml, line 1): unknown table: the top has telemetry, ingest, log, metrics, retention, export, \
          runtime, shutdown, tracing"
     );
     // A node's table is a table, and its keys are none.
