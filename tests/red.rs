@@ -68,7 +68,9 @@ async fn start(dir: &Path, sink: &ScriptedDestination, checkpoint_interval: Dura
 /// The samples of the span metrics, with their beginnings.
 fn page(nyx: &Nyx) -> Vec<String> {
     let page = Format::OpenMetrics.encode(&nyx.tree.observed().families());
-    page.lines().filter(|line| line.starts_with("nyx_span_")).map(str::to_owned).collect()
+    // Exemplars do not outlive their process.
+    let plain = |line: &str| line.split(" # {trace_id=").next().unwrap_or(line).to_owned();
+    page.lines().filter(|line| line.starts_with("nyx_span_")).map(plain).collect()
 }
 
 async fn restored(nyx: &Nyx) {
