@@ -25,8 +25,16 @@ use self::support::{
 };
 
 /// Every child of the tree that can crash.
-const CHILDREN: [&str; 7] =
-    ["metrics", "export.default", "collector", "outbox.0", "outbox.1", "connections", "acceptor.grpc"];
+const CHILDREN: [&str; 8] = [
+    "metrics",
+    "export.default",
+    "retention",
+    "collector",
+    "outbox.0",
+    "outbox.1",
+    "connections",
+    "acceptor.grpc",
+];
 
 #[test]
 fn a_crash_of_any_actor_under_load_leaves_every_account_exact_and_the_sink_complete() {
