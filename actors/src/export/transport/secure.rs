@@ -68,9 +68,14 @@ async fn a_server_that_wants_another_certificate_of_ours_is_told_whenever_it_say
             let destination =
                 ScriptedDestination::start_tls(folder.server("server.pem", Some(clients))).unwrap();
             // Under TLS 1.3 our side of the handshake is over before the server looks at the certificate.
-            let failure = client(protocol, &destination.endpoint(), &folder, "ca.pem", own).failure().await;
+            // Where it closes while we still write, its reason may be lost with the connection; not every time.
             let words = "TLS: it does not accept our certificate (tls.cert_file): ";
-            assert!(failure.contains(words), "{protocol} {clients}: {failure}");
+            let mut failures = Vec::new();
+            while !failures.iter().any(|failure: &String| failure.contains(words)) {
+                assert!(failures.len() < 50, "{protocol} {clients}: {failures:?}");
+                let mut client = client(protocol, &destination.endpoint(), &folder, "ca.pem", own);
+                failures.push(client.failure().await);
+            }
             assert_eq!(destination.counts().1, 0);
         }
     }

@@ -26,6 +26,7 @@ use super::{
     connect::{Stream, connect},
     packed,
     tasks::Executor,
+    told::Fault,
 };
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -40,6 +41,7 @@ const SEND_BUFFER: usize = 4 * 1024 * 1024;
 /// A connection and its futures, which end when the last request on it has ended.
 struct Connection {
     sender: SendRequest<RequestBody>,
+    fault: Fault,
     end: CancellationToken,
     retired: std::sync::atomic::AtomicBool,
 }
@@ -150,7 +152,10 @@ impl Shared {
                     again = false;
                     connection.retired.store(true, Ordering::Relaxed);
                 }
-                Err(error) => return failed(chain(&error.into_error())),
+                Err(error) => {
+                    let words = connection.fault.words();
+                    return failed(words.unwrap_or_else(|| chain(&error.into_error())));
+                }
             }
         }
     }
@@ -176,7 +181,7 @@ impl Shared {
         {
             return Err(failure.clone());
         }
-        let made = connect(&self.settings, |stream| self.handshake(stream)).await;
+        let made = connect(&self.settings, |stream, fault| self.handshake(stream, fault)).await;
         self.attempts.fetch_add(1, Ordering::Relaxed);
         match made {
             Ok(connection) => {
@@ -187,7 +192,7 @@ impl Shared {
         }
     }
 
-    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<Connection, String> {
+    async fn handshake(&self, stream: Box<dyn Stream>, fault: Fault) -> Result<Connection, String> {
         let executor = Executor::new(&self.tasks);
         let (sender, driver) = Builder::new(executor.clone())
             .initial_stream_window_size(WINDOW)
@@ -202,7 +207,7 @@ impl Shared {
             // Each request learns by itself what happened to its connection.
             let _ended = driver.await;
         });
-        Ok(Connection { sender, end: executor.end, retired: false.into() })
+        Ok(Connection { sender, fault, end: executor.end, retired: false.into() })
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     connect::{Stream, connect},
     packed,
     tasks::Executor,
+    told::Fault,
 };
 
 /// What of an answer may be buffered, and so how large its head may be.
@@ -33,6 +34,7 @@ const BUFFER_MAX: usize = 64 * 1024;
 /// A connection and its future, which ends with it.
 struct Connection {
     sender: SendRequest<RequestBody>,
+    fault: Fault,
     end: CancellationToken,
 }
 
@@ -129,7 +131,10 @@ impl Shared {
                 }
                 // The server had closed it meanwhile, and nothing was sent.
                 Err(error) if again && error.message().is_some() => {}
-                Err(error) => return failed(chain(&error.into_error())),
+                Err(error) => {
+                    let words = connection.fault.words();
+                    return failed(words.unwrap_or_else(|| chain(&error.into_error())));
+                }
             }
         }
     }
@@ -162,10 +167,10 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<Connection, Failure> {
-        connect(&self.settings, |stream| self.handshake(stream)).await
+        connect(&self.settings, |stream, fault| self.handshake(stream, fault)).await
     }
 
-    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<Connection, String> {
+    async fn handshake(&self, stream: Box<dyn Stream>, fault: Fault) -> Result<Connection, String> {
         let executor = Executor::new(&self.tasks);
         let (sender, driver) = Builder::new()
             .max_buf_size(BUFFER_MAX)
@@ -176,7 +181,7 @@ impl Shared {
             // Each request learns by itself what happened to its connection.
             let _ended = driver.await;
         });
-        Ok(Connection { sender, end: executor.end })
+        Ok(Connection { sender, fault, end: executor.end })
     }
 }
 
