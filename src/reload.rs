@@ -5,15 +5,12 @@ use nyx_telemetry::{export::DestinationConfig, tree::Running};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::{Config, Loaded, Sources},
+    config::{Config, Loaded, Sources, takes_effect_at_once},
     exit::{Failure, UNAVAILABLE},
     logging::{self, Logging},
 };
 
-/// Keys that take effect at once, beside those of the destinations that there are.
-const AT_ONCE: [&str; 4] =
-    ["telemetry.otlp_endpoint", "telemetry.otlp_sampling_rate", "tracing.burst", "tracing.level"];
-/// The destination that the first two of them describe.
+/// The destination that `telemetry.otlp_endpoint` and `telemetry.otlp_sampling_rate` describe.
 const DEFAULT: &str = "default";
 
 /// Reads the configuration again when it is told to.
@@ -120,11 +117,12 @@ fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
             .iter()
             .all(|config| config.export.iter().any(|destination| destination.name == name))
     };
-    let at_once = |key: &String| match key.strip_prefix("export.").and_then(|rest| rest.split_once('.')) {
-        // Where it begins is the log's matter, which knows it by now.
-        Some((name, leaf)) => leaf != "start" && runs(name),
-        None if key.starts_with("telemetry.") => AT_ONCE.contains(&key.as_str()) && runs(DEFAULT),
-        None => AT_ONCE.contains(&key.as_str()),
+    let at_once = |key: &String| {
+        let of = match key.strip_prefix("export.").and_then(|rest| rest.split_once('.')) {
+            Some((name, _)) => Some(name),
+            None => key.starts_with("telemetry.").then_some(DEFAULT),
+        };
+        takes_effect_at_once(key) && of.is_none_or(runs)
     };
     Changes {
         at_once: new.differing_keys(current).into_iter().filter(at_once).collect(),

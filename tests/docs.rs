@@ -219,13 +219,14 @@ fn configuration_keys() -> String {
             let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
             writeln!(page, "{}\n", lines.join("\n")).unwrap();
         }
-        page.push_str("| Key | Variable | Default | Range | Meaning |\n|---|---|---|---|---|\n");
+        page.push_str("| Key | Variable | Default | SIGHUP | Range | Meaning |\n|---|---|---|---|---|---|\n");
         for row in table.rows {
             let (key, variable) = (&row.key, &row.variable);
+            let sighup = if row.at_once { "at once" } else { "restart" };
             let default = row.default.map_or("not set".to_owned(), |default| format!("`{default}`"));
             writeln!(
                 page,
-                "| `{}` | `{variable}` | {default} | {} | {} |",
+                "| `{}` | `{variable}` | {default} | {sighup} | {} | {} |",
                 key.name, key.allowed, key.meaning
             )
             .unwrap();

@@ -5,6 +5,7 @@
 //! Reading is strict: a key that is not known, of the wrong type or out of its range is an error, and all of
 //! them are reported at once. `docs/configuration.md` is the reference. `section.rs` says how a key is added.
 
+mod at_once;
 mod checks;
 mod destinations;
 mod environment;
@@ -30,12 +31,8 @@ use std::path::PathBuf;
 use ::config::{Map, Value, ValueKind};
 use thiserror::Error;
 
-use self::{
-    destinations::DEFAULT,
-    read::{Problems, Table, fill},
-    section::{Keys, Section as _},
-};
 pub use self::{
+    at_once::takes_effect_at_once,
     environment::Environment,
     layers::ConfigFile,
     metrics::Metrics,
@@ -47,6 +44,11 @@ pub use self::{
         Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Retention, Runtime, Shutdown,
         Telemetry, Tracing,
     },
+};
+use self::{
+    destinations::DEFAULT,
+    read::{Problems, Table, fill},
+    section::{Keys, Section as _},
 };
 
 /// Values by name.

@@ -1,6 +1,9 @@
 //! The keys as data, from which `docs/configuration.md` is written.
 
-use super::{Values, keys, layers, read::at, section::Key, show::written, variables::variable_of};
+use super::{
+    Values, at_once::takes_effect_at_once, keys, layers, read::at, section::Key, show::written,
+    variables::variable_of,
+};
 
 /// A table at the top of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Row {
     pub variable: String,
     /// Its built-in value as it stands in a file, if it has one.
     pub default: Option<String>,
+    /// Whether a change takes effect at SIGHUP, and not only with the next start.
+    pub at_once: bool,
 }
 
 /// All tables and keys, in their order.
@@ -45,5 +50,5 @@ pub fn reference() -> Result<Vec<Reference>, String> {
 fn row(key: Key, built_in: &Values) -> Row {
     let default = at(built_in, &key.name.replace(".NAME.", ".default."));
     let default = default.map(|value| written(value, key.bare, false));
-    Row { variable: variable_of(&key.name), default, key }
+    Row { variable: variable_of(&key.name), default, at_once: takes_effect_at_once(&key.name), key }
 }
