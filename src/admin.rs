@@ -1,4 +1,7 @@
 //! The admin pages: `/metrics`, `/stats`, `/health`, `/livez`, `/readyz`, `/api/v1/spans`, served by actix-web.
+//!
+//! Where tokens are asked for, all but `/livez` and `/readyz` are for whoever brings one: what asks those whether the
+//! process is to be restarted, or sent anything, commonly has none, and learns no more than that.
 
 use std::{
     io,
@@ -7,8 +10,16 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Running, WrapFuture};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, http::header, web};
+use actix_web::{
+    App, Error, HttpRequest, HttpResponse, HttpServer,
+    body::{BoxBody, MessageBody},
+    dev::{ServerHandle, ServiceRequest, ServiceResponse},
+    http::header,
+    middleware::{Next, from_fn},
+    web,
+};
 use nyx_telemetry::{
+    bearer::{CHALLENGE, Gate},
     measure::exposition::Format,
     observe::{Health, Observed},
     supervise,
@@ -16,8 +27,13 @@ use nyx_telemetry::{
 
 use crate::spans_page;
 
+/// The pages that ask nobody for a token.
+const LIVEZ: &str = "/livez";
+const READYZ: &str = "/readyz";
 /// Connections to the admin pages at most.
 const MAX_CONNECTIONS: usize = 64;
+/// What the status of a daemon begins with that works and has reasons to say more.
+const DEGRADED: &str = "degraded";
 /// Seconds that requests under way are given when the pages close.
 const SHUTDOWN_SECONDS: u64 = 2;
 
@@ -47,26 +63,30 @@ impl AdminSocket {
 pub(crate) struct AdminPages {
     socket: Arc<AdminSocket>,
     observed: Arc<Observed>,
+    gate: Arc<Gate>,
     server: Option<ServerHandle>,
 }
 
 impl AdminPages {
-    /// Pages about `observed` on `socket`.
-    pub(crate) fn new(socket: Arc<AdminSocket>, observed: Arc<Observed>) -> Self {
-        Self { socket, observed, server: None }
+    /// Pages about `observed` on `socket`, for whom `gate` lets in.
+    pub(crate) fn new(socket: Arc<AdminSocket>, observed: Arc<Observed>, gate: Arc<Gate>) -> Self {
+        Self { socket, observed, gate, server: None }
     }
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
         let observed = web::Data::from(Arc::clone(&self.observed));
+        let gate = web::Data::from(Arc::clone(&self.gate));
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(observed.clone())
+                .app_data(gate.clone())
+                .wrap(from_fn(let_in))
                 .route("/metrics", web::get().to(metrics))
                 .route("/stats", web::get().to(stats))
                 .route("/health", web::get().to(health))
                 .route(spans_page::PATH, web::get().to(spans_page::spans))
-                .route("/livez", web::get().to(livez))
-                .route("/readyz", web::get().to(readyz))
+                .route(LIVEZ, web::get().to(livez))
+                .route(READYZ, web::get().to(readyz))
                 .default_service(web::to(index))
         });
         let server = server
@@ -103,6 +123,28 @@ impl Actor for AdminPages {
     }
 }
 
+/// Refuses who does not bring one of the tokens, if there are any.
+async fn let_in<B: MessageBody + 'static>(
+    gate: web::Data<Gate>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    const WHY: &str = "a bearer token is needed here: send authorization: Bearer TOKEN, with a token of \
+                       telemetry.prometheus_token_file (in Prometheus: authorization.credentials_file)\n";
+    if [LIVEZ, READYZ].contains(&request.path()) || brings_token(&gate, request.request()) {
+        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    }
+    let refusal = HttpResponse::Unauthorized()
+        .insert_header((header::WWW_AUTHENTICATE, CHALLENGE))
+        .content_type("text/plain; charset=utf-8")
+        .body(WHY);
+    Ok(request.into_response(refusal))
+}
+
+fn brings_token(gate: &Gate, request: &HttpRequest) -> bool {
+    gate.admits(request.headers().get_all(header::AUTHORIZATION).map(|value| value.as_bytes()))
+}
+
 async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> HttpResponse {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if !observed.is_measured() {
@@ -131,8 +173,12 @@ async fn livez() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
 }
 
-async fn readyz(observed: web::Data<Observed>) -> HttpResponse {
-    let health = observed.health();
+/// The state in a line. What is wrong names addresses and destinations: without a token there is only that something is.
+async fn readyz(request: HttpRequest, gate: web::Data<Gate>, observed: web::Data<Observed>) -> HttpResponse {
+    let mut health = observed.health();
+    if health.status.starts_with(DEGRADED) && !brings_token(&gate, &request) {
+        health.status = DEGRADED.to_owned();
+    }
     let mut response = if health.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.content_type("text/plain; charset=utf-8").body(format!("{}\n", health.status))
 }

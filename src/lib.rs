@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod gates;
 mod limits;
 pub mod log_folder;
 pub mod logging;

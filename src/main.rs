@@ -42,6 +42,9 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             for notice in &loaded.notices {
                 tracing::info!("{notice}");
             }
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
             let ended = run::run(sources, loaded, &logging, &ServiceManager::of(environment));
             logging.finish();
             ended
@@ -51,6 +54,9 @@ fn execute(command: Command, environment: &Environment) -> Result<(), Failure> {
             logging::filter(loaded.config.tracing.level, environment)?;
             for notice in loaded.notices {
                 say(format!("{notice}\n").as_bytes());
+            }
+            for warning in loaded.warnings {
+                say(format!("warning: {warning}\n").as_bytes());
             }
             say(b"configuration is valid\n");
             Ok(())

@@ -1,15 +1,19 @@
 //! SIGHUP: the configuration is read again, judged as at the start, and what can change while the daemon runs is swapped.
 //! A configuration that is not valid changes nothing, and `/health` says so until one is.
 
-use nyx_telemetry::{export::DestinationConfig, tree::Running};
+use nyx_telemetry::{bearer::Tokens, export::DestinationConfig, tree::Running};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{Config, Loaded, Sources, takes_effect_at_once},
     exit::{Failure, UNAVAILABLE},
+    gates::Gates,
     logging::{self, Logging},
 };
 
+/// The files of tokens, in which others may stand by now.
+const DOORS: &str = "ingest.token_file";
+const PAGES: &str = "telemetry.prometheus_token_file";
 /// The destination that `telemetry.otlp_endpoint` and `telemetry.otlp_sampling_rate` describe.
 const DEFAULT: &str = "default";
 
@@ -21,6 +25,7 @@ pub struct Reload {
     /// What holds of that and of what came since.
     current: Loaded,
     logging: Logging,
+    gates: Gates,
     hangup: Signal,
 }
 
@@ -41,7 +46,14 @@ impl Reload {
     pub fn new(sources: Sources, loaded: Loaded, logging: Logging) -> Result<Self, Failure> {
         let hangup = signal(SignalKind::hangup())
             .map_err(|error| Failure::new(UNAVAILABLE, format!("no handler for signals: {error}")))?;
-        Ok(Self { sources, started: loaded.clone(), current: loaded, logging, hangup })
+        let (started, gates) = (loaded.clone(), Gates::default());
+        Ok(Self { sources, started, current: loaded, logging, gates, hangup })
+    }
+
+    /// These are the gates that a new configuration gives other tokens.
+    #[must_use]
+    pub fn with_gates(self, gates: Gates) -> Self {
+        Self { gates, ..self }
     }
 
     /// Waits for SIGHUP.
@@ -82,6 +94,7 @@ impl Reload {
         if let Err(failure) = self.logging.change(&loaded.config.tracing) {
             tracing::warn!("{failure}");
         }
+        self.gates.set(&loaded.config);
         for destination in reconfigured(&self.current.config, &loaded.config) {
             if let Err(error) = tree.reconfigure(destination).await {
                 tracing::error!(%error, "the destination keeps its settings");
@@ -89,6 +102,9 @@ impl Reload {
         }
         for notice in &loaded.notices {
             tracing::info!("{notice}");
+        }
+        for warning in loaded.warnings.iter().filter(|warning| !self.current.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
         }
         let listed = |keys: &[String]| (!keys.is_empty()).then(|| keys.join(", "));
         let (changed, needs_restart) = (listed(&changes.at_once), listed(&changes.at_restart));
@@ -111,6 +127,12 @@ fn reconfigured<'n>(current: &'n Config, new: &'n Config) -> impl Iterator<Item 
     })
 }
 
+/// Each file of tokens with what is in it.
+fn tokens(config: &Config) -> [(&'static str, Option<&Tokens>); 2] {
+    let files = [(DOORS, &config.ingest.token_file), (PAGES, &config.telemetry.prometheus_token_file)];
+    files.map(|(key, file)| (key, file.as_ref().map(|file| &file.tokens)))
+}
+
 fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
     let runs = |name: &str| {
         [&started.config, &new.config]
@@ -120,12 +142,18 @@ fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
     let at_once = |key: &String| {
         let of = match key.strip_prefix("export.").and_then(|rest| rest.split_once('.')) {
             Some((name, _)) => Some(name),
-            None => key.starts_with("telemetry.").then_some(DEFAULT),
+            None => key.starts_with("telemetry.otlp_").then_some(DEFAULT),
         };
         takes_effect_at_once(key) && of.is_none_or(runs)
     };
+    let mut now: Vec<String> = new.differing_keys(current).into_iter().filter(at_once).collect();
+    for ((key, tokens), (_, before)) in tokens(&new.config).into_iter().zip(tokens(&current.config)) {
+        if tokens != before && !now.iter().any(|named| named == key) {
+            now.push(key.to_owned());
+        }
+    }
     Changes {
-        at_once: new.differing_keys(current).into_iter().filter(at_once).collect(),
+        at_once: now,
         at_restart: new.differing_keys(started).into_iter().filter(|key| !at_once(key)).collect(),
     }
 }
@@ -204,6 +232,29 @@ mod tests {
         let (at_once, at_restart) = changed(&[], &off);
         assert_eq!(at_once, keys(&[]));
         assert_eq!(at_restart, keys(&["telemetry.otlp_endpoint", "telemetry.span_export_enabled"]));
+    }
+
+    #[test]
+    fn tokens_are_nothing_to_the_destinations_and_others_in_the_same_file_are_a_change() {
+        let path = std::env::temp_dir().join(format!("nyx-reload-tokens-{}", std::process::id()));
+        let off = ("telemetry.span_export_enabled", "false");
+        let on = [off, ("telemetry.prometheus_token_file", path.to_str().unwrap())];
+        let one = |token: &str| {
+            std::fs::write(&path, token).unwrap();
+            loaded(&on)
+        };
+        let (before, none) = (one("0123456789abcdef"), loaded(&[off]));
+        let (same, after) = (one("0123456789abcdef"), one("fedcba9876543210"));
+        std::fs::remove_file(&path).unwrap();
+        for (from, to, expected) in [
+            (&none, &before, &[PAGES][..]),
+            (&before, &same, &[]),
+            (&before, &after, &[PAGES]),
+            (&after, &none, &[PAGES]),
+        ] {
+            let Changes { at_once, at_restart } = changes(from, from, to);
+            assert_eq!((at_once, at_restart), (keys(expected), vec![]));
+        }
     }
 
     #[test]

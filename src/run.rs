@@ -26,6 +26,7 @@ use crate::{
     cli::VERSION,
     config::{Config, Loaded, Shutdown, Sources},
     exit::{Failure, SOFTWARE, UNAVAILABLE},
+    gates::Gates,
     limits, log_folder,
     logging::Logging,
     reload::Reload,
@@ -60,6 +61,7 @@ pub fn run(
         let reload = Reload::new(sources, loaded, logging.clone())?;
         let Some(log) = log_folder::open(&config, &mut signals).await? else { return Ok(()) };
         let daemon = Daemon::start(&config, log).await?;
+        let reload = reload.with_gates(daemon.gates.clone());
         manager.ready();
         let kept_in = daemon.kept_in.as_deref();
         attend(&daemon.tree, signals, Some(reload), &config.shutdown, kept_in, manager).await
@@ -219,6 +221,8 @@ pub struct Daemon {
     pub http: Option<ListenAddr>,
     /// The folder in which spans outlive the process.
     pub kept_in: Option<PathBuf>,
+    /// What doors and pages ask whoever comes for.
+    pub gates: Gates,
 }
 
 impl Daemon {
@@ -228,7 +232,8 @@ impl Daemon {
     /// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where a child did not start.
     pub async fn start(config: &Config, log: LogForm) -> Result<Self, Failure> {
         let kept_in = (config.log.durability != Durability::Memory).then(|| config.log.dir.clone());
-        let tree_config = tree_config(config, log)?;
+        let gates = Gates::new(config);
+        let tree_config = TreeConfig { gate: Arc::clone(&gates.doors), ..tree_config(config, log)? };
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
         let http = tree_config.http.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;
@@ -241,9 +246,13 @@ impl Daemon {
         let pages = socket.local_addr().map_err(cannot_listen)?;
 
         let mut tree = Tree::define(tree_config);
-        let observed = Arc::clone(tree.observed());
+        let (observed, gate) = (Arc::clone(tree.observed()), Arc::clone(&gates.pages));
         tree.child(ChildSpec::new("admin"), move || {
-            Ok::<_, StartError>(AdminPages::new(Arc::clone(&socket), Arc::clone(&observed)))
+            Ok::<_, StartError>(AdminPages::new(
+                Arc::clone(&socket),
+                Arc::clone(&observed),
+                Arc::clone(&gate),
+            ))
         });
         let tree = tree
             .start()
@@ -253,7 +262,7 @@ impl Daemon {
             |at: &Option<ListenAddr>| at.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
         let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
         tracing::info!(version = VERSION, grpc = door(&grpc), http = door(&http), pages = %pages, log, "ready");
-        Ok(Self { tree, pages, grpc, http, kept_in })
+        Ok(Self { tree, pages, grpc, http, kept_in, gates })
     }
 
     /// Stops in order, without a grace; a signal cuts the rest short.

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
 };
@@ -62,6 +63,67 @@ fn files_that_cannot_be_read_are_named_together() {
          file {binary}: cannot be read: stream did not contain valid UTF-8\n"
     );
     assert_eq!(nyx_daemon(&args, &[]), (Some(78), String::new(), expected));
+}
+
+#[test]
+fn a_file_of_tokens_that_cannot_be_used_exits_78_and_no_token_is_shown() {
+    let short = file("short.tokens", b"0123456789abcdef\nhush");
+    let strange = file("strange.tokens", b"hush hush hush hush");
+    let none = "/nowhere/tokens";
+    let rule = "must be a file with a token a line";
+    let length = "a token has 16 to 4096 bytes, such as `openssl rand -base64 32` makes";
+    let character = "may be an ASCII letter, a digit or one of -._~+/, and at the end =";
+    let ends = "empty asks for no token";
+    for (of_doors, of_pages, why_doors, why_pages) in [
+        (
+            &*short,
+            &*strange,
+            format!("{rule}: line 2 has 4 bytes: {length}"),
+            format!("{rule}: line 1, byte 5 of the token: {character}"),
+        ),
+        (
+            none,
+            "/",
+            format!("{rule} that the daemon may read: No such file or directory (os error 2)"),
+            format!("{rule}: it is no regular file"),
+        ),
+    ] {
+        let config = format!(
+            "[telemetry]\nprometheus_token_file = \"{of_pages}\"\n[ingest]\ntoken_file = \"{of_doors}\""
+        );
+        let config = file("tokens.toml", config.as_bytes());
+        let expected = format!(
+            "nyx-daemon: the configuration is not valid\n  \
+             telemetry.prometheus_token_file is \"{of_pages}\" (file {config}, line 2): {why_pages}; {ends}\n  \
+             ingest.token_file is \"{of_doors}\" (file {config}, line 4): {why_doors}; {ends}\n"
+        );
+        for command in ["validate", "run"] {
+            let output = nyx_daemon(&[command, "--config", &config], &[]);
+            assert_eq!(output, (Some(78), String::new(), expected.clone()));
+        }
+    }
+}
+
+#[test]
+fn a_token_is_not_shown_and_what_may_be_too_open_earns_a_warning() {
+    let tokens = file("open.tokens", b"hush-hush-hush-hush");
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o644)).unwrap();
+    let variables =
+        [("NYX__INGEST__TOKEN_FILE", &*tokens), ("NYX__TELEMETRY__PROMETHEUS_ADDR", "0.0.0.0:9100")];
+    let expected = format!(
+        "warning: ingest.token_file is \"{tokens}\" (variable NYX__INGEST__TOKEN_FILE): every user of this machine may read \
+         it (mode 0644): take that away with chmod o-r\n\
+         warning: telemetry.prometheus_addr is \"0.0.0.0:9100\" (variable NYX__TELEMETRY__PROMETHEUS_ADDR): whoever reaches \
+         it may read spans and metrics: set telemetry.prometheus_token_file, or listen on 127.0.0.1\n\
+         configuration is valid\n"
+    );
+    assert_eq!(nyx_daemon(&["validate"], &variables), (Some(0), expected, String::new()));
+    let (status, shown, _) = nyx_daemon(&["config", "show"], &variables);
+    assert_eq!(status, Some(0));
+    assert!(
+        shown.contains(&format!("ingest.token_file = \"{tokens}\"")) && !shown.contains("hush"),
+        "{shown}"
+    );
 }
 
 #[test]

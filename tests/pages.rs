@@ -44,7 +44,7 @@ use self::support::{
     Nyx,
     folder::Folder,
     hold_until,
-    http::{Answer, Samples, get},
+    http::{Answer, Samples, get, get_with},
     load::{client, deliver, span},
     nobody, quick, request, system, until,
 };
@@ -274,6 +274,75 @@ fn health_says_with_words_and_statuses_how_it_goes() {
         let health = daemon.tree.observed().health();
         assert_eq!((health.status.as_str(), health.ready), ("stopping", false));
         assert_eq!(daemon.tree.observed().phase(), Phase::Stopping);
+    });
+}
+
+/// What a page answers to whom.
+async fn asked(daemon: &Daemon, path: &'static str, authorization: &[&'static str]) -> Answer {
+    let headers: Vec<_> = authorization.iter().map(|value| ("authorization", *value)).collect();
+    let (at, (tell, told)) = (daemon.pages, tokio::sync::oneshot::channel());
+    std::thread::spawn(move || tell.send(get_with(at, path, &headers)));
+    told.await.unwrap()
+}
+
+#[test]
+fn pages_are_for_whoever_brings_a_token_but_those_that_say_whether_it_works() {
+    system(async {
+        let mut sink = nobody();
+        let folder = Folder::new("pages-tokens");
+        std::fs::create_dir_all(folder.path()).unwrap();
+        let file = folder.path().join("tokens");
+        std::fs::write(&file, "# Prometheus\n0123456789abcdef-one\n# people\n0123456789abcdef-two\n")
+            .unwrap();
+        let tokens = [("NYX__TELEMETRY__PROMETHEUS_TOKEN_FILE", file.to_str().unwrap())];
+        let daemon =
+            daemon(&sink.endpoint(), &[tokens[0], ("NYX__EXPORT__DEFAULT__RETRY__MAX", "100ms")]).await;
+        // Doors are another matter.
+        let Some(ListenAddr::Tcp(door)) = daemon.grpc else { panic!("{:?}", daemon.grpc) };
+        assert_eq!(deliver(&mut client(door), 0..5).await, 0);
+        until("the destination is missed", || daemon.tree.observed().health().status != "ok").await;
+
+        let all = ["/metrics", "/stats", "/health", "/api/v1/spans"];
+        let wrong: [&[&str]; 6] = [
+            &[],
+            &[""],
+            &["Bearer 0123456789abcdef"],
+            &["Basic 0123456789abcdef-one"],
+            &["0123456789abcdef-one"],
+            &["Bearer 0123456789abcdef-one", "Bearer 0123456789abcdef-one"],
+        ];
+        for path in all.into_iter().chain(["/", "/nowhere", "/livez/", "//livez", "/readyz/x"]) {
+            for authorization in wrong {
+                let answer = asked(&daemon, path, authorization).await;
+                assert_eq!(answer.status, 401, "{path} {authorization:?}");
+                assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"nyx\""));
+                assert_eq!(
+                    answer.body,
+                    "a bearer token is needed here: send authorization: Bearer TOKEN, with a token of \
+                     telemetry.prometheus_token_file (in Prometheus: authorization.credentials_file)\n"
+                );
+            }
+        }
+        let why = format!(
+            "degraded: default unreachable (connect to {}: Connection refused (os error 111))",
+            sink.endpoint()
+        );
+        for right in ["Bearer 0123456789abcdef-one", "bearer 0123456789abcdef-two"] {
+            for path in all {
+                assert_eq!(asked(&daemon, path, &[right]).await.status, 200, "{path} {right}");
+            }
+            assert_eq!(asked(&daemon, "/nowhere", &[right]).await.status, 404);
+            assert_eq!(asked(&daemon, "/readyz", &[right]).await.body, format!("{why}\n"));
+        }
+        for authorization in wrong {
+            let livez = asked(&daemon, "/livez", authorization).await;
+            let readyz = asked(&daemon, "/readyz", authorization).await;
+            assert_eq!((livez.status, livez.body.as_str()), (200, "ok\n"), "{authorization:?}");
+            assert_eq!((readyz.status, readyz.body.as_str()), (200, "degraded\n"), "{authorization:?}");
+        }
+        sink.revive().unwrap();
+        until("it is well", || daemon.tree.observed().health().status == "ok").await;
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
     });
 }
 

@@ -12,14 +12,20 @@ mod support;
 use std::{fs, path::PathBuf, time::Duration};
 
 use nyx_telemetry::export::testing::ScriptedDestination;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use rustix::process::Signal;
+use serde_json::Value;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use self::support::{
     Nyx, arrived,
-    http::{Samples, get_blocking},
+    http::{Samples, get_blocking, get_with},
     load::{client, deliver},
     process::Daemon,
-    quick, system,
+    quick, request, system,
 };
 
 /// A configuration file that the test rewrites.
@@ -128,6 +134,90 @@ fn a_configuration_that_is_not_valid_changes_nothing_and_health_says_so_until_on
     assert_eq!(reloads(&daemon), (1, 2));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().0.code(), Some(0));
+}
+
+/// What a request with this token is told over a connection that stays.
+async fn sent(channel: &Channel, token: &str) -> Code {
+    let mut request = tonic::Request::new(request(0..1));
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let told = TraceServiceClient::new(channel.clone()).export(request).await;
+    told.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[test]
+fn tokens_follow_one_another_while_connections_stay() {
+    const OLD: &str = "0123456789abcdef-old";
+    const NEW: &str = "0123456789abcdef-new";
+    let sink = ScriptedDestination::start().unwrap();
+    let [doors, pages] = ["doors.tokens", "pages.tokens"].map(|name| File::new(name, OLD));
+    let config = |doors: &str, pages: &str| {
+        to(
+            &sink.endpoint(),
+            &format!("prometheus_token_file = \"{pages}\"\n[ingest]\ntoken_file = \"{doors}\""),
+        )
+    };
+    let both = config(doors.0.to_str().unwrap(), pages.0.to_str().unwrap());
+    let file = File::new("tokens.toml", &both);
+    let mut daemon = file.daemon();
+    let page = |daemon: &Daemon, token: &str| {
+        let bearer = format!("Bearer {token}");
+        get_with(daemon.pages, "/health", &[("authorization", &bearer)])
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let channel = runtime.block_on(async {
+        Endpoint::from_shared(format!("http://{}", daemon.door)).unwrap().connect().await.unwrap()
+    });
+    let judged = |daemon: &Daemon| {
+        let doors = [OLD, NEW].map(|token| runtime.block_on(sent(&channel, token)));
+        (doors, [OLD, NEW].map(|token| page(daemon, token).status))
+    };
+    let mut applied = 0;
+    let mut reload = |daemon: &mut Daemon, changed: Value| {
+        applied += 1;
+        daemon.signal(Signal::HUP);
+        let lines = daemon.lines(applied, |line| line["message"] == "configuration reloaded");
+        assert_eq!(lines.last().unwrap()["changed"], changed);
+    };
+    let (yes, no) = (Code::Ok, Code::Unauthenticated);
+    assert_eq!(judged(&daemon), ([yes, no], [200, 401]));
+
+    doors.write(&format!("{OLD}\n{NEW}"));
+    reload(&mut daemon, "ingest.token_file".into());
+    assert_eq!(judged(&daemon), ([yes, yes], [200, 401]));
+
+    doors.write(NEW);
+    pages.write(NEW);
+    reload(&mut daemon, "ingest.token_file, telemetry.prometheus_token_file".into());
+    assert_eq!(judged(&daemon), ([no, yes], [401, 200]));
+
+    doors.write("hush");
+    daemon.signal(Signal::HUP);
+    daemon.line("of the refusal", |line| line["level"] == "ERROR");
+    assert_eq!(judged(&daemon), ([no, yes], [401, 200]), "the old ones hold");
+    let health = page(&daemon, NEW).body;
+    assert!(health.contains("the configuration was not reloaded: ingest.token_file is"), "{health}");
+    assert!(health.contains("line 1 has 4 bytes") && !health.contains("hush"), "{health}");
+
+    file.write(&config("", ""));
+    reload(&mut daemon, "telemetry.prometheus_token_file, ingest.token_file".into());
+    assert_eq!(judged(&daemon), ([yes, yes], [200, 200]), "switched off");
+    doors.write(OLD);
+    file.write(&both);
+    reload(&mut daemon, "telemetry.prometheus_token_file, ingest.token_file".into());
+    assert_eq!(judged(&daemon), ([yes, no], [401, 200]), "and on again");
+
+    let opened = page(&daemon, NEW);
+    assert_eq!(opened.status, 200);
+    let bearer = format!("Bearer {NEW}");
+    let stats = get_with(daemon.pages, "/stats", &[("authorization", &bearer)]).json();
+    assert_eq!(stats["connections"]["grpc"]["opened"], 1, "all of it over one connection");
+    assert_eq!(stats["door"]["grpc"]["refused"]["unauthenticated"]["requests"], 4, "{stats}");
+    daemon.signal(Signal::TERM);
+    let (status, lines) = daemon.end();
+    assert_eq!(status.code(), Some(0));
+    for token in ["0123456789abcdef", "hush"] {
+        assert!(!lines.iter().any(|line| line.to_string().contains(token)), "{lines:#?}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 pub mod accept;
 mod address;
+pub mod bearer;
 pub mod bridge;
 mod codec;
 pub mod collect;

@@ -35,6 +35,7 @@ use crate::{
         FlushError, GrpcDoor, Http1Settings, Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor,
         OutboxConfig, RequestLimits, Scratches, SpanSink, spread,
     },
+    bearer::Gate,
     collect::SpanCollector,
     export::{DestinationConfig, DestinationConfigError, DestinationStatus, OtlpExportActor, Reconfigure},
     log::{
@@ -104,6 +105,8 @@ pub struct TreeConfig {
     pub max_connections: usize,
     /// Bytes of requests in flight at most.
     pub max_in_flight_bytes: usize,
+    /// Asks whoever comes to a door for a token; what it is told later holds from the next request on.
+    pub gate: Arc<Gate>,
     /// Limits on one request.
     pub request_limits: RequestLimits,
     /// How long a batch may wait for a place in the collector's inbox.
@@ -135,6 +138,7 @@ impl Default for TreeConfig {
             connection_limits: ConnectionLimits::default(),
             max_connections: 10_000,
             max_in_flight_bytes: 256 << 20,
+            gate: Arc::default(),
             request_limits: RequestLimits::default(),
             commit_timeout: Duration::from_secs(5),
             retention: RetentionConfig::default(),
@@ -279,6 +283,7 @@ impl Tree {
         }];
 
         let intake = Intake {
+            gate: config.gate,
             limits: config.request_limits,
             commit_timeout: config.commit_timeout,
             admission: Admission::new(config.max_in_flight_bytes),

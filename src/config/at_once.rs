@@ -1,10 +1,12 @@
 //! Which keys take effect at SIGHUP: one list, which the reload follows and the reference shows.
 
 /// Keys that do, and tables of which all keys do; `NAME` stands for a destination's name.
-const AT_ONCE: [&str; 5] = [
+const AT_ONCE: [&str; 7] = [
     "export.NAME",
+    "ingest.token_file",
     "telemetry.otlp_endpoint",
     "telemetry.otlp_sampling_rate",
+    "telemetry.prometheus_token_file",
     "tracing.burst",
     "tracing.level",
 ];

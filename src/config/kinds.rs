@@ -1,11 +1,19 @@
 //! The kinds of values that keys have: how one is read, and what is allowed, for errors and for the reference.
 
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use config::{Value, ValueKind};
 use humantime_serde::re::humantime;
 use nyx_telemetry::{
     accept::{AddressError, ListenAddr},
+    bearer::TokenFile,
     export::Endpoint,
 };
 
@@ -125,6 +133,16 @@ pub(super) fn listen() -> Kind<Option<ListenAddr>> {
     parsed("listen", |text| match text {
         "" => Ok(None),
         _ => text.parse().map(Some).map_err(|error: AddressError| format!("{}; empty is off", error.rule())),
+    })
+}
+
+/// A file of tokens, read with the configuration; empty asks for none.
+pub(super) fn token_file() -> Kind<Option<TokenFile>> {
+    parsed("file", |text| match text {
+        "" => Ok(None),
+        path => TokenFile::read(Path::new(path))
+            .map(Some)
+            .map_err(|error| format!("{error}; empty asks for no token")),
     })
 }
 

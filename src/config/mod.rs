@@ -25,6 +25,7 @@ mod suggest;
 mod tests;
 mod toml;
 mod variables;
+mod warnings;
 
 use std::path::PathBuf;
 
@@ -84,6 +85,8 @@ pub struct Loaded {
     pub config: Config,
     /// What an operator should know and is no error, each a line.
     pub notices: Vec<String>,
+    /// What an operator should look at, each a line: it works, and is perhaps not what they want.
+    pub warnings: Vec<String>,
     values: ShownValues,
 }
 
@@ -159,7 +162,8 @@ impl Sources {
         }
         match (config, problems.into_inner()) {
             (Ok(config), problems) if problems.is_empty() => {
-                Ok(Loaded { config, notices, values: ShownValues(values) })
+                let warnings = warnings::of(&config, &values);
+                Ok(Loaded { config, notices, warnings, values: ShownValues(values) })
             }
             (_, problems) => Err(Invalid { problems }),
         }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use nyx_telemetry::{
     accept::ListenAddr,
+    bearer::TokenFile,
     export::{DestinationConfig, Endpoint},
     log::{Durability, segments::WhenFull},
 };
@@ -12,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     destinations::destinations,
-    kinds::{address, bytes, duration, endpoint, flag, listen, number, path, text, whole, word},
+    kinds::{address, bytes, duration, endpoint, flag, listen, number, path, text, token_file, whole, word},
     metrics::Metrics,
     pairs,
     section::{declare, section},
@@ -74,6 +75,9 @@ declare! {
         /// The address of the admin pages (`/metrics`, `/stats`, `/health`, `/livez`, `/readyz`, `/api/v1/spans`); 9100 is also
         /// node_exporter's. Port 0 takes any free one.
         prometheus_addr: SocketAddr = address(),
+        /// The tokens of which one has to come with each request for an admin page but `/livez` and `/readyz`, as
+        /// `authorization: Bearer TOKEN`; see [Tokens](#tokens). Empty asks for none.
+        prometheus_token_file: Option<TokenFile> = token_file(),
         /// Whether spans are exported; false means no destinations at all.
         span_export_enabled: bool = flag(),
         /// Further attributes of the resource of the spans that this process makes itself, by name. In a variable:
@@ -97,6 +101,9 @@ declare! {
         body_timeout: Duration = duration(ms(10, HOUR_MS)),
         /// How long a sender waits for the log before it is told to come back later.
         commit_timeout: Duration = duration(ms(10, HOUR_MS)),
+        /// The tokens of which one has to come with each request at a door, as `authorization: Bearer TOKEN`; see
+        /// [Tokens](#tokens). Empty asks for none.
+        token_file: Option<TokenFile> = token_file(),
         /// The OTLP/gRPC door.
         grpc: GrpcDoor = section(),
         /// The OTLP/HTTP door.

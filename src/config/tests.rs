@@ -7,6 +7,7 @@ mod otel;
 mod refusals;
 mod showing;
 mod sources;
+mod tokens;
 
 use super::{Config, Environment, Invalid, Loaded, Sources, toml};
 

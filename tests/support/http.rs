@@ -12,10 +12,16 @@ use std::{
 pub struct Answer {
     pub status: u16,
     pub content_type: String,
+    pub head: String,
     pub body: String,
 }
 
 impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.content_type, "application/json", "{}", self.body);
         serde_json::from_str(&self.body).unwrap()
@@ -24,21 +30,25 @@ impl Answer {
 
 /// Gets a page, waiting on this thread.
 pub fn get_blocking(at: SocketAddr, path: &str, accept: Option<&str>) -> Answer {
+    get_with(at, path, accept.map(|accept| ("accept", accept)).as_slice())
+}
+
+/// Gets a page with these headers, waiting on this thread.
+pub fn get_with(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let accept = accept.map(|accept| format!("accept: {accept}\r\n")).unwrap_or_default();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\n{accept}connection: close\r\n\r\n").unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\n{headers}connection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let header = |name: &str| {
-        let lines = head.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
-    };
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let length: usize = header("content-length").unwrap().parse().unwrap();
+    let mut answer =
+        Answer { status, content_type: String::new(), head: head.to_owned(), body: body.to_owned() };
+    let length: usize = answer.header("content-length").unwrap().parse().unwrap();
     assert_eq!(body.len(), length, "{head}");
-    Answer { status, content_type: header("content-type").unwrap_or_default(), body: body.to_owned() }
+    answer.content_type = answer.header("content-type").unwrap_or_default().to_owned();
+    answer
 }
 
 /// Gets a page while this thread's actors go on.

@@ -97,6 +97,16 @@ impl Daemon {
         }
     }
 
+    /// Waits for so many log lines: those that there are by then.
+    pub fn lines(&mut self, count: usize, is_it: impl Fn(&Value) -> bool) -> Vec<Value> {
+        while self.seen.iter().filter(|line| is_it(line)).count() < count {
+            let line = self.lines.recv_timeout(LIMIT);
+            self.seen
+                .push(line.unwrap_or_else(|error| panic!("no more lines: {error}, but {:?}", self.seen)));
+        }
+        self.seen.iter().filter(|line| is_it(line)).cloned().collect()
+    }
+
     /// Waits until a page shows it.
     pub fn page(&self, path: &str, shows: impl Fn(&str) -> bool) {
         for _ in 0..3_000 {

@@ -1,5 +1,7 @@
 //! What holds at every door, however a request comes: the rules of `docs/conformance.md`, and what becomes of bad input.
 
+mod tokens;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

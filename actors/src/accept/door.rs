@@ -28,6 +28,8 @@ reasons! {
         Invalid => "invalid",
         /// A method, content type or encoding that this door does not serve.
         Unsupported => "unsupported",
+        /// No token, or none of those that the doors ask for.
+        Unauthenticated => "unauthenticated",
         /// The log had no room.
         LogFull => "log_full",
         /// The log could not write; the sender may try again.

@@ -1,6 +1,6 @@
 //! OTLP/gRPC: `TraceService/Export`, on the bytes as they came.
 //!
-//! What a request passes, in this order: [its head](GrpcService::admit), [its body](super::body), the
+//! What a request passes, in this order: the gate and [its head](GrpcService::admit), [its body](super::body), the
 //! scan, the collector. Each can refuse it; its entry in the door's ledger goes along.
 
 use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
@@ -54,7 +54,8 @@ impl GrpcService {
     }
 
     /// What can be told from a request's head.
-    fn admit<B>(request: &http::Request<B>) -> Result<Packing, Refusal> {
+    fn admit<B>(&self, request: &http::Request<B>) -> Result<Packing, Refusal> {
+        self.door.intake.let_in(request.headers())?;
         let path = request.uri().path();
         if request.method() != Method::POST || path != EXPORT {
             let (method, path) = (request.method(), echo(path));
@@ -80,7 +81,7 @@ impl GrpcService {
     async fn answer(self, request: http::Request<Incoming>) -> http::Response<Reply> {
         let door = &self.door.intake;
         let arrival = door.ledger.received(&self.unanswered);
-        let packing = match Self::admit(&request) {
+        let packing = match self.admit(&request) {
             Ok(packing) => packing,
             Err(refusal) => {
                 arrival.refuse(refusal.reason());

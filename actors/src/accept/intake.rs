@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use http_body::Body;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -17,6 +18,7 @@ use super::{
     response::Taken,
 };
 use crate::{
+    bearer::Gate,
     collect::SpansCompleted,
     log::{Append, Oddity, PendingSpans, RejectReason, SpanLedger},
     measure::{RedDelta, RedScratch, RedSettings},
@@ -33,6 +35,8 @@ const FAR_FUTURE: Duration = Duration::from_secs(24 * 3_600);
 /// What the requests of a door share, and of all doors but for the ledger.
 #[derive(Debug, Clone)]
 pub struct Intake {
+    /// Asks for a token, of all doors.
+    pub gate: Arc<Gate>,
     /// Limits on each request.
     pub limits: RequestLimits,
     /// How long a batch may wait for a place in the collector's inbox (`ingest.commit_timeout`, 5 s).
@@ -52,6 +56,14 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// Whether a request with these headers may come any further: judged before anything of its body is read.
+    pub(crate) fn let_in(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match self.gate.admits(headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)) {
+            true => Ok(()),
+            false => Err(Refusal::Unauthenticated),
+        }
+    }
+
     /// The body of a request of this door, on its way to a message.
     pub(crate) fn body<B>(&self, body: B, arrival: Arrival, packing: Packing) -> AdmittedBody<'_, B>
     where

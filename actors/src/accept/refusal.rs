@@ -68,6 +68,11 @@ pub enum Refusal {
     /// The message is no OTLP in JSON.
     #[error(transparent)]
     Json(#[from] JsonError),
+    /// No token, or none of those that are asked for. What was wrong with it is nobody's to learn here.
+    #[error(
+        "a bearer token is needed here: set OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20TOKEN, with a token that nyx knows"
+    )]
+    Unauthenticated,
     /// Not this door's.
     #[error("{0}")]
     Unsupported(String),
@@ -139,6 +144,7 @@ impl Refusal {
             | Self::Gzip(_)
             | Self::Scan(_)
             | Self::Json(_) => DoorReason::Invalid,
+            Self::Unauthenticated => DoorReason::Unauthenticated,
             Self::Unsupported(_)
             | Self::ContentType(_)
             | Self::NotFound(_)
@@ -181,6 +187,7 @@ impl Refusal {
             | Self::Gzip(_)
             | Self::Scan(_)
             | Self::Json(_)
+            | Self::Unauthenticated
             | Self::Unsupported(_)
             | Self::ContentType(_)
             | Self::NotFound(_)

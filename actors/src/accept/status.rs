@@ -43,6 +43,7 @@ pub(super) fn code(refusal: &Refusal) -> Code {
         DoorReason::Invalid if matches!(refusal, Refusal::EncodingMissing) => Code::Internal,
         DoorReason::Invalid => Code::InvalidArgument,
         DoorReason::Unsupported => Code::Unimplemented,
+        DoorReason::Unauthenticated => Code::Unauthenticated,
         DoorReason::SlowBody => Code::DeadlineExceeded,
         DoorReason::LogFailed
         | DoorReason::Overloaded
@@ -105,6 +106,7 @@ mod tests {
             (Refusal::ShuttingDown, Code::Unavailable, None),
             (Refusal::Lost, Code::Unavailable, None),
             (Refusal::Trailing, Code::InvalidArgument, None),
+            (Refusal::Unauthenticated, Code::Unauthenticated, None),
         ];
         for (refusal, code, delay) in expected {
             let status = Status::from(refusal.clone());

@@ -62,6 +62,7 @@ impl Rig {
     pub(super) async fn with(setup: Setup) -> Self {
         let (collector, batches) = Recipient::channel(1);
         let intake = Intake {
+            gate: Arc::default(),
             limits: RequestLimits { max_request_bytes: MAX_REQUEST, ..RequestLimits::default() },
             commit_timeout: Duration::from_millis(1),
             admission: Admission::new(IN_FLIGHT),

@@ -4,15 +4,18 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
 use prost::Message as _;
 
-use crate::accept::{
-    DoorReason, Refusal, Retry, header,
-    response::Taken,
-    status::{RETRY_AFTER_S, RpcStatus, code},
+use crate::{
+    accept::{
+        DoorReason, Refusal, Retry, header,
+        response::Taken,
+        status::{RETRY_AFTER_S, RpcStatus, code},
+    },
+    bearer::CHALLENGE,
 };
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -62,6 +65,7 @@ pub(super) fn refused(refusal: &Refusal, encoding: Option<Encoding>) -> Response
     *response.status_mut() = status(refusal);
     let mut put = |name, value| response.headers_mut().insert(name, value);
     match refusal {
+        Refusal::Unauthenticated => drop(put(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
         Refusal::Method(_) => drop(put(ALLOW, HeaderValue::from_static("POST"))),
         Refusal::ContentEncoding(_) => {
             drop(put(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")));
@@ -86,6 +90,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         DoorReason::Admission => StatusCode::TOO_MANY_REQUESTS,
         DoorReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         DoorReason::Invalid => StatusCode::BAD_REQUEST,
+        DoorReason::Unauthenticated => StatusCode::UNAUTHORIZED,
         DoorReason::Unsupported => match refusal {
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -132,6 +137,7 @@ mod tests {
             (Refusal::GrowsTooLarge { limit: 2 }, 413, false),
             (Refusal::UnpacksTooLarge { limit: 2 }, 413, false),
             (Refusal::Gzip("it is corrupt"), 400, false),
+            (Refusal::Unauthenticated, 401, false),
             (Refusal::NotFound("/".to_owned()), 404, false),
             (Refusal::Method("GET".to_owned()), 405, false),
             (Refusal::MediaType("text/plain".to_owned()), 415, false),

@@ -1,6 +1,6 @@
 //! OTLP/HTTP: `POST /v1/traces`, in protobuf and JSON, over HTTP/1.1 and HTTP/2.
 //!
-//! What a request passes, in this order: [its head](Head::of), [its body](super::body), the scan, the collector. Each
+//! What a request passes, in this order: the gate, [its head](Head::of), [its body](super::body), the scan, the collector. Each
 //! can refuse it; its entry in the door's ledger goes along.
 
 mod answer;
@@ -139,7 +139,8 @@ impl HttpService {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let arrival = self.door.intake.ledger.received(&self.unanswered);
         let encoding = Encoding::of(request.headers());
-        let taken = match Head::of(&request) {
+        let head = self.door.intake.let_in(request.headers()).and_then(|()| Head::of(&request));
+        let taken = match head {
             Ok(head) => self.take(request, head, arrival).await,
             Err(refusal) => {
                 arrival.refuse(refusal.reason());
