@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 
 # Seconds until whatever a test waits for is taken to be never.
@@ -37,9 +38,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def get(address, path, accept=None):
+def get(address, path, accept=None, token=None):
     """The body of a page, as text."""
-    headers = {} if accept is None else {"Accept": accept}
+    headers = {"Accept": accept, "Authorization": token and f"Bearer {token}"}
+    headers = {name: text for name, text in headers.items() if text}
     request = urllib.request.Request(f"http://{address}{path}", headers=headers)
     with urllib.request.urlopen(request, timeout=LIMIT) as answer:
         return answer.read().decode()
@@ -51,11 +53,13 @@ def start(command, **options):
 
 
 class Daemon:
-    """A nyx-daemon with its log on disk, in `folder`; `settings` are its `NYX__` variables without that prefix."""
+    """A nyx-daemon with its log on disk, in `folder`; `settings` are its `NYX__` variables without that prefix, `token` is
+    what its pages ask for."""
 
-    def __init__(self, folder, endpoint, **settings):
+    def __init__(self, folder, endpoint, token=None, **settings):
         self.folder = folder
         self.endpoint = endpoint
+        self.token = token
         self.settings = settings
         self.process = None
         self.start()
@@ -106,11 +110,22 @@ class Daemon:
             lines.put(line)
         lines.put(None)
 
+    def get(self, path, accept=None):
+        return get(self.pages, path, accept, self.token)
+
+    def may_read(self):
+        """Whether the pages let us in."""
+        try:
+            return bool(self.get("/stats"))
+        except urllib.error.HTTPError as error:
+            assert error.code == 401, error
+            return False
+
     def stats(self):
-        return json.loads(get(self.pages, "/stats"))
+        return json.loads(self.get("/stats"))
 
     def page(self, accept=TEXT):
-        return get(self.pages, "/metrics", accept)
+        return self.get("/metrics", accept)
 
     def settled(self, spans):
         """Waits until so many spans were accepted, delivered and measured, and returns /stats as it is then."""

@@ -10,14 +10,18 @@ from harness import LIMIT, free_port, get, start, until
 
 
 class Prometheus:
-    """Scrapes `address` with the job `nyx`, and keeps what it gets in `folder`."""
+    """Scrapes `address` with the job `nyx`, and keeps what it gets in `folder`, exemplars too. `credentials` is a file with the
+    token that it brings."""
 
-    def __init__(self, folder, address, rule_files=()):
+    def __init__(self, folder, address, rule_files=(), credentials=None):
         folder.mkdir()
+        job = {"job_name": "nyx", "static_configs": [{"targets": [address]}]}
+        if credentials:
+            job["authorization"] = {"credentials_file": str(credentials)}
         config = {
             "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"},
             "rule_files": [str(path) for path in rule_files],
-            "scrape_configs": [{"job_name": "nyx", "static_configs": [{"targets": [address]}]}],
+            "scrape_configs": [job],
         }
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
@@ -29,6 +33,7 @@ class Prometheus:
                 f"--config.file={file}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={self.address}",
+                "--enable-feature=exemplar-storage",
             ],
             stdout=self.log,
             stderr=subprocess.STDOUT,

@@ -235,7 +235,16 @@ def test_the_images_settings_are_valid():
     environment = dict(
         word.split("=", 1) for instruction, words in containerfile() if instruction == "ENV" for word in words
     )
-    assert run(os.environ["NYX_DAEMON"], "validate", env=environment) == (0, "configuration is valid\n")
+    status, said = run(os.environ["NYX_DAEMON"], "validate", env=environment)
+    *warnings, last = said.splitlines()
+    assert (status, last) == (0, "configuration is valid")
+    # It listens everywhere, and says what to set.
+    assert [line.split()[1] for line in warnings] == [
+        "ingest.grpc.listen",
+        "ingest.http.listen",
+        "telemetry.prometheus_addr",
+    ]
+    assert all(": set " in line and "token_file" in line for line in warnings), warnings
     exposed = {port for instruction, words in containerfile() if instruction == "EXPOSE" for port in words}
     listening = {value.rsplit(":", 1)[1] for value in environment.values() if re.search(r":\d+$", value)}
     assert exposed == listening
