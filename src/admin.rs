@@ -11,7 +11,7 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Running, WrapFuture};
 use actix_web::{
-    App, Error, HttpRequest, HttpResponse, HttpServer,
+    App, Error, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Resource,
     body::{BoxBody, MessageBody},
     dev::{ServerHandle, ServiceRequest, ServiceResponse},
     http::header,
@@ -81,12 +81,12 @@ impl AdminPages {
                 .app_data(observed.clone())
                 .app_data(gate.clone())
                 .wrap(from_fn(let_in))
-                .route("/metrics", web::get().to(metrics))
-                .route("/stats", web::get().to(stats))
-                .route("/health", web::get().to(health))
-                .route(spans_page::PATH, web::get().to(spans_page::spans))
-                .route(LIVEZ, web::get().to(livez))
-                .route(READYZ, web::get().to(readyz))
+                .service(page("/metrics", metrics))
+                .service(page("/stats", stats))
+                .service(page("/health", health))
+                .service(page(spans_page::PATH, spans_page::spans))
+                .service(page(LIVEZ, livez))
+                .service(page(READYZ, readyz))
                 .default_service(web::to(index))
         });
         let server = server
@@ -121,6 +121,26 @@ impl Actor for AdminPages {
         ctx.spawn(server.stop(true).into_actor(self));
         Running::Continue
     }
+}
+
+/// A page: GET answers with it, HEAD with what GET's answer has before its body (RFC 9110, section 9.3.2).
+fn page<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args, Output = HttpResponse>,
+    Args: FromRequest + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(other_methods))
+}
+
+async fn other_methods() -> HttpResponse {
+    const ALLOWED: &str = "GET, HEAD";
+    HttpResponse::MethodNotAllowed()
+        .insert_header((header::ALLOW, ALLOWED))
+        .content_type("text/plain; charset=utf-8")
+        .body("a page is read: GET and HEAD are allowed\n")
 }
 
 /// Refuses who does not bring one of the tokens, if there are any.

@@ -44,7 +44,7 @@ use self::support::{
     Nyx,
     folder::Folder,
     hold_until,
-    http::{Answer, Samples, get, get_with},
+    http::{Answer, Samples, ask, get, get_with},
     load::{client, deliver, span},
     nobody, quick, request, system, until,
 };
@@ -274,6 +274,42 @@ fn health_says_with_words_and_statuses_how_it_goes() {
         let health = daemon.tree.observed().health();
         assert_eq!((health.status.as_str(), health.ready), ("stopping", false));
         assert_eq!(daemon.tree.observed().phase(), Phase::Stopping);
+    });
+}
+
+#[test]
+fn a_page_answers_head_as_get_without_its_body_and_other_methods_not_at_all() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[]).await;
+        let asked = async |method: &'static str, path: &'static str| {
+            let (at, (tell, told)) = (daemon.pages, tokio::sync::oneshot::channel());
+            std::thread::spawn(move || tell.send(ask(at, method, path, &[])));
+            told.await.unwrap()
+        };
+        let pages = ["/metrics", "/stats", "/health", "/livez", "/readyz", "/api/v1/spans"];
+        for path in pages.into_iter().chain(["/api/v1/spans?limit=0", "/nowhere"]) {
+            let (get, head) = (asked("GET", path).await, asked("HEAD", path).await);
+            assert_eq!((head.status, &head.content_type), (get.status, &get.content_type), "{path}");
+            assert_eq!(head.body, "", "{path}");
+            let [get, head] = [get, head].map(|answer| {
+                answer.header("content-length").map(|length| length.parse::<usize>().unwrap()).unwrap()
+            });
+            // What moves between the two has not always as many digits.
+            let moves = ["/metrics", "/stats"].contains(&path);
+            assert!(get > 0 && (get == head || moves && head > get / 2), "{path}: {get} and {head}");
+        }
+        for path in pages {
+            for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+                let answer = asked(method, path).await;
+                assert_eq!(
+                    (answer.status, answer.header("allow")),
+                    (405, Some("GET, HEAD")),
+                    "{method} {path}"
+                );
+            }
+        }
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
     });
 }
 

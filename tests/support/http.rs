@@ -35,18 +35,24 @@ pub fn get_blocking(at: SocketAddr, path: &str, accept: Option<&str>) -> Answer 
 
 /// Gets a page with these headers, waiting on this thread.
 pub fn get_with(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let answer = ask(at, "GET", path, headers);
+    let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+    assert_eq!(answer.body.len(), length, "{}", answer.head);
+    answer
+}
+
+/// Asks for a page by this method, waiting on this thread.
+pub fn ask(at: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\n{headers}connection: close\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {at}\r\n{headers}connection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let mut answer =
         Answer { status, content_type: String::new(), head: head.to_owned(), body: body.to_owned() };
-    let length: usize = answer.header("content-length").unwrap().parse().unwrap();
-    assert_eq!(body.len(), length, "{head}");
     answer.content_type = answer.header("content-type").unwrap_or_default().to_owned();
     answer
 }
