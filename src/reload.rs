@@ -1,7 +1,14 @@
 //! SIGHUP: the configuration is read again, judged as at the start, and what can change while the daemon runs is swapped.
-//! A configuration that is not valid changes nothing, and `/health` says so until one is.
+//! A configuration that is not valid changes nothing, and `/health` says so until one is. One of which something cannot be
+//! swapped leaves what it would have changed as it is; what may fail comes first, and is undone.
+//!
+//! Which keys are swapped is a list, in `config/at_once.rs`; what is swapped by them is [`Reload::swap`].
 
-use nyx_telemetry::{bearer::Tokens, export::DestinationConfig, tree::Running};
+use nyx_telemetry::{
+    bearer::Tokens,
+    export::DestinationConfig,
+    tree::{ChangeError, Running},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -9,13 +16,12 @@ use crate::{
     exit::{Failure, UNAVAILABLE},
     gates::Gates,
     logging::{self, Logging},
+    run,
 };
 
 /// The files of tokens, in which others may stand by now.
 const DOORS: &str = "ingest.token_file";
 const PAGES: &str = "telemetry.prometheus_token_file";
-/// The destination that `telemetry.otlp_endpoint` and `telemetry.otlp_sampling_rate` describe.
-const DEFAULT: &str = "default";
 
 /// Reads the configuration again when it is told to.
 pub struct Reload {
@@ -90,15 +96,12 @@ impl Reload {
 
     async fn apply(&mut self, loaded: Loaded, tree: &Running) {
         let changes = changes(&self.started, &self.current, &loaded);
-        // It was read a moment ago.
-        if let Err(failure) = self.logging.change(&loaded.config.tracing) {
-            tracing::warn!("{failure}");
-        }
-        self.gates.set(&loaded.config);
-        for destination in reconfigured(&self.current.config, &loaded.config) {
-            if let Err(error) = tree.reconfigure(destination).await {
-                tracing::error!(%error, "the destination keeps its settings");
-            }
+        let listed = |keys: &[String]| (!keys.is_empty()).then(|| keys.join(", "));
+        let (changed, needs_restart) = (listed(&changes.at_once), listed(&changes.at_restart));
+        if let Err(problem) = self.swap(&loaded.config, tree).await {
+            tracing::error!(changed, needs_restart, "the configuration was not swapped: {problem}");
+            tree.observed().reloaded(Err(problem));
+            return;
         }
         for notice in &loaded.notices {
             tracing::info!("{notice}");
@@ -106,8 +109,6 @@ impl Reload {
         for warning in loaded.warnings.iter().filter(|warning| !self.current.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
-        let listed = |keys: &[String]| (!keys.is_empty()).then(|| keys.join(", "));
-        let (changed, needs_restart) = (listed(&changes.at_once), listed(&changes.at_restart));
         if needs_restart.is_some() {
             tracing::warn!(changed, needs_restart, "configuration reloaded; some of it needs a restart");
         } else {
@@ -116,15 +117,64 @@ impl Reload {
         tree.observed().reloaded(Ok(()));
         self.current = loaded;
     }
+
+    /// Swaps what can be swapped. What may fail comes first: until something else has changed it is undone.
+    async fn swap(&self, config: &Config, tree: &Running) -> Result<(), String> {
+        let there = tree.destinations().await;
+        let wanted = run::destinations(config);
+        let (new, stay): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|it| find(&there, &it.name).is_none());
+        come(tree, &new).await?;
+        if let Err(error) = tree.remeasure(config.metrics.red()).await {
+            go_again(tree, new.iter()).await;
+            return Err(format!("the span metrics keep their settings: {error}"));
+        }
+        // It was read a moment ago.
+        if let Err(failure) = self.logging.change(&config.tracing) {
+            tracing::warn!("{failure}");
+        }
+        self.gates.set(config);
+        for destination in &stay {
+            if let Err(error) = tree.reconfigure(destination).await {
+                tracing::error!(%error, "the destination keeps its settings");
+            }
+        }
+        let go = there.iter().filter(|it| find(&stay, &it.name).is_none());
+        let mut problems = Vec::new();
+        for DestinationConfig { name, .. } in go {
+            if let Err(error) = tree.remove_destination(name).await {
+                problems.push(format!("the destination {name} cannot be removed: {error}"));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
 }
 
-/// The destinations that both have and that are to change; those with files of TLS always, since what is in the files may have
-/// changed.
-fn reconfigured<'n>(current: &'n Config, new: &'n Config) -> impl Iterator<Item = &'n DestinationConfig> {
-    new.export.iter().filter(|new| {
-        let same = current.export.iter().find(|current| current.name == new.name);
-        same.is_some_and(|current| current != *new || !new.tls.is_empty())
-    })
+fn find<'d>(destinations: &'d [DestinationConfig], name: &str) -> Option<&'d DestinationConfig> {
+    destinations.iter().find(|destination| destination.name == name)
+}
+
+/// Takes these destinations in, or none of them.
+async fn come(tree: &Running, destinations: &[DestinationConfig]) -> Result<(), String> {
+    for (number, destination) in destinations.iter().enumerate() {
+        if let Err(error) = tree.add_destination(destination.clone()).await {
+            go_again(tree, destinations.iter().take(number)).await;
+            return Err(cannot_add(&destination.name, &error));
+        }
+    }
+    Ok(())
+}
+
+async fn go_again(tree: &Running, came: impl Iterator<Item = &DestinationConfig>) {
+    for DestinationConfig { name, .. } in came {
+        if let Err(error) = tree.remove_destination(name).await {
+            tracing::error!(destination = name, %error, "a destination stays that came in vain");
+        }
+    }
+}
+
+fn cannot_add(name: &str, error: &ChangeError) -> String {
+    format!("the destination {name} cannot be added: {error}")
 }
 
 /// Each file of tokens with what is in it.
@@ -134,28 +184,18 @@ fn tokens(config: &Config) -> [(&'static str, Option<&Tokens>); 2] {
 }
 
 fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
-    let runs = |name: &str| {
-        [&started.config, &new.config]
-            .iter()
-            .all(|config| config.export.iter().any(|destination| destination.name == name))
+    let keys = |other: &Loaded, at_once: bool| {
+        let mut keys = new.differing_keys(other);
+        keys.retain(|key| takes_effect_at_once(key) == at_once);
+        keys
     };
-    let at_once = |key: &String| {
-        let of = match key.strip_prefix("export.").and_then(|rest| rest.split_once('.')) {
-            Some((name, _)) => Some(name),
-            None => key.starts_with("telemetry.otlp_").then_some(DEFAULT),
-        };
-        takes_effect_at_once(key) && of.is_none_or(runs)
-    };
-    let mut now: Vec<String> = new.differing_keys(current).into_iter().filter(at_once).collect();
+    let mut now = keys(current, true);
     for ((key, tokens), (_, before)) in tokens(&new.config).into_iter().zip(tokens(&current.config)) {
         if tokens != before && !now.iter().any(|named| named == key) {
             now.push(key.to_owned());
         }
     }
-    Changes {
-        at_once: now,
-        at_restart: new.differing_keys(started).into_iter().filter(|key| !at_once(key)).collect(),
-    }
+    Changes { at_once: now, at_restart: keys(started, false) }
 }
 
 #[cfg(test)]
@@ -195,14 +235,12 @@ mod tests {
             keys(&[
                 "telemetry.otlp_sampling_rate",
                 "tracing.level",
+                "export.default.start",
                 "export.default.timeout",
                 "export.default.batch.max_spans"
             ])
         );
-        assert_eq!(
-            at_restart,
-            keys(&["telemetry.service_name", "log.max_bytes", "tracing.format", "export.default.start"])
-        );
+        assert_eq!(at_restart, keys(&["telemetry.service_name", "log.max_bytes", "tracing.format"]));
     }
 
     #[test]
@@ -211,27 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_with_files_of_tls_gets_them_anew_though_their_names_are_the_same() {
-        let mut config = loaded(&[("telemetry.otlp_endpoint", "https://c")]).config;
-        assert_eq!(reconfigured(&config, &config).count(), 0);
-        config.export[0].tls.ca_file = Some("/etc/nyx/ca.pem".into());
-        assert_eq!(reconfigured(&config, &config).count(), 1);
-    }
-
-    #[test]
-    fn a_destination_that_comes_or_goes_needs_a_restart() {
-        let archive = [("export.archive.endpoint", "http://archive:1")];
+    fn a_destination_that_comes_or_goes_does_so_at_once() {
+        let archive =
+            [("export.archive.endpoint", "http://archive:1"), ("export.archive.start", "beginning")];
         for (from, to) in [(&[][..], &archive[..]), (&archive, &[])] {
             let (at_once, at_restart) = changed(from, to);
-            assert_eq!(at_once, keys(&[]));
-            assert!(at_restart.contains(&"export.archive.endpoint".to_owned()), "{at_restart:?}");
+            assert_eq!(at_restart, keys(&[]));
+            assert!(at_once.contains(&"export.archive.endpoint".to_owned()), "{at_once:?}");
         }
-        let moved = [("export.archive.endpoint", "http://archive:2")];
-        assert_eq!(changed(&archive, &moved), (keys(&["export.archive.endpoint"]), vec![]));
         let off = [("telemetry.span_export_enabled", "false"), ("telemetry.otlp_endpoint", "http://c:1")];
         let (at_once, at_restart) = changed(&[], &off);
-        assert_eq!(at_once, keys(&[]));
-        assert_eq!(at_restart, keys(&["telemetry.otlp_endpoint", "telemetry.span_export_enabled"]));
+        assert_eq!(at_once, keys(&["telemetry.otlp_endpoint", "telemetry.span_export_enabled"]));
+        assert_eq!(at_restart, keys(&[]));
     }
 
     #[test]

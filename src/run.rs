@@ -286,13 +286,10 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
             Failure::new(UNAVAILABLE, format!("cannot listen on {addr} ({key}): {why}"))
         })
     };
-    let drain_timeout = drain_timeout(config);
-    let drained =
-        |destination: &DestinationConfig| DestinationConfig { drain_timeout, ..destination.clone() };
     Ok(TreeConfig {
         service_name: config.telemetry.service_name.clone(),
         resource: config.telemetry.resource.clone(),
-        destinations: config.export.iter().map(drained).collect(),
+        destinations: destinations(config),
         measure: config.telemetry.prometheus_enabled,
         red: config.metrics.red(),
         log,
@@ -314,12 +311,15 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
     })
 }
 
-/// Exporters stop one after the other, and each is given its share of the shutdown, so that one whose destination is
-/// slow does not use up the time of the next.
-fn drain_timeout(config: &Config) -> Duration {
+/// The destinations. Exporters stop one after the other, and each is given its share of the shutdown, so that one whose
+/// destination is slow does not use up the time of the next.
+pub(crate) fn destinations(config: &Config) -> Vec<DestinationConfig> {
     let shares = u32::try_from(config.export.len()).unwrap_or(u32::MAX).max(1);
     let timeout = config.shutdown.timeout;
-    (timeout - DRAIN_MARGIN.min(timeout / 2)) / shares
+    let drain_timeout = (timeout - DRAIN_MARGIN.min(timeout / 2)) / shares;
+    let with_share =
+        |destination: &DestinationConfig| DestinationConfig { drain_timeout, ..destination.clone() };
+    config.export.iter().map(with_share).collect()
 }
 
 #[cfg(test)]

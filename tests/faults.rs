@@ -19,22 +19,10 @@ use nyx_telemetry::{
 };
 
 use self::support::{
-    Nyx, arrived, assert_messages_are_conserved,
+    CHILDREN, Nyx, arrived, assert_messages_are_conserved,
     load::{FIRST_LOCAL, Load, client, deliver},
     quick, system, until,
 };
-
-/// Every child of the tree that can crash.
-const CHILDREN: [&str; 8] = [
-    "metrics",
-    "export.default",
-    "retention",
-    "collector",
-    "outbox.0",
-    "outbox.1",
-    "connections",
-    "acceptor.grpc",
-];
 
 #[test]
 fn a_crash_of_any_actor_under_load_leaves_every_account_exact_and_the_sink_complete() {

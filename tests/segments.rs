@@ -26,24 +26,10 @@ use nyx_telemetry::{
 };
 
 use self::support::{
-    Nyx, arrived, assert_messages_are_conserved,
+    CHILDREN, CHILDREN_ON_DISK, Nyx, arrived, assert_messages_are_conserved,
     load::{Load, client, deliver},
     nobody, quick, system, until,
 };
-
-/// Every child of the tree that can crash.
-const CHILDREN: [&str; 10] = [
-    "log",
-    "log.reader",
-    "metrics",
-    "export.default",
-    "retention",
-    "collector",
-    "outbox.0",
-    "outbox.1",
-    "connections",
-    "acceptor.grpc",
-];
 
 /// A folder of a test's own, removed with this value.
 struct Folder(PathBuf);
@@ -84,7 +70,7 @@ async fn start(log: &SegmentLogConfig, destination: DestinationConfig) -> Nyx {
 
 /// Crashes a child until it has come back; some need a little to do first.
 async fn crash_each(nyx: &Nyx) {
-    for name in CHILDREN {
+    for name in CHILDREN_ON_DISK.into_iter().chain(CHILDREN) {
         // With nobody connected there is no connection to crash.
         if name != "connections" || nyx.stats().connections["grpc"].open > 0 {
             nyx.crash(name).await;
@@ -132,7 +118,7 @@ fn a_crash_of_any_actor_or_thread_under_load_loses_nothing_that_was_acknowledged
         let config = SegmentLogConfig { segment_bytes: 64 << 10, ..folder.config() };
         let nyx = start(&config, quick("default", &sink.endpoint())).await;
         let load = Load::start(nyx.door, nyx.tree.in_process().clone(), 4, 2);
-        for name in CHILDREN {
+        for name in CHILDREN_ON_DISK.into_iter().chain(CHILDREN) {
             let before = nyx.destination("default").ledger;
             until("spans go in and out", || {
                 let now = nyx.destination("default").ledger;

@@ -10,7 +10,6 @@
 
 use std::{
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -49,7 +48,7 @@ fn span((i, name): (usize, &String)) -> SpanView<'_> {
 
 fn run(spans: &[SpanView<'_>], batches: usize) -> Duration {
     let red = RedShared::default();
-    let mut scratch = RedScratch::new(Arc::clone(red.settings()));
+    let mut scratch = RedScratch::new(red.settings());
     let start = Instant::now();
     for _ in 0..batches {
         for span in spans {

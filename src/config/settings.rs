@@ -40,8 +40,8 @@ declare! {
         log: Log = section(),
         /// How the span metrics are kept.
         ///
-        /// When one of the first three changes, they begin at 0, with a log line that says so: what was counted before cannot be
-        /// sorted anew.
+        /// When one of the first three changes between a stop and a start, they begin at 0, with a log line that says so. A
+        /// [reload](#reload) with other dimensions or another cap lets them go on.
         metrics: Metrics = section(),
         /// The retention buffer: the last spans in memory, for `/api/v1/spans`.
         retention: Retention = section(),

@@ -92,6 +92,20 @@ pub fn nobody() -> ScriptedDestination {
     nobody
 }
 
+/// Every child of a [`Nyx`] with one destination that can crash, whatever its log.
+pub const CHILDREN: [&str; 8] = [
+    "metrics",
+    "export.default",
+    "retention",
+    "collector",
+    "outbox.0",
+    "outbox.1",
+    "connections",
+    "acceptor.grpc",
+];
+/// Those of a log on disk, which stand before them.
+pub const CHILDREN_ON_DISK: [&str; 2] = ["log", "log.reader"];
+
 /// A tree that runs, with a gRPC door.
 pub struct Nyx {
     pub tree: Running,

@@ -107,6 +107,11 @@ impl Daemon {
         self.seen.iter().filter(|line| is_it(line)).cloned().collect()
     }
 
+    /// Forgets the lines so far: only later ones are found.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
     /// Waits until a page shows it.
     pub fn page(&self, path: &str, shows: impl Fn(&str) -> bool) {
         for _ in 0..3_000 {

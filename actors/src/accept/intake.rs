@@ -21,7 +21,7 @@ use crate::{
     bearer::Gate,
     collect::SpansCompleted,
     log::{Append, Oddity, PendingSpans, RejectReason, SpanLedger},
-    measure::{RedDelta, RedScratch, RedSettings},
+    measure::{CurrentSettings, RedDelta, RedScratch},
     span::{Inspection, ScanError, inspect, keep_valid},
     supervise::{Recipient, TrySendError},
 };
@@ -149,13 +149,13 @@ fn account(pending: &mut PendingSpans, found: &Inspection) {
 
 /// Scratches for the RED deltas of batches.
 pub struct Scratches {
-    settings: Arc<RedSettings>,
+    settings: CurrentSettings,
     free: Mutex<Vec<RedScratch>>,
 }
 
 impl Scratches {
-    /// Scratches that count with these settings.
-    pub fn new(settings: Arc<RedSettings>) -> Self {
+    /// Scratches that count each request with the settings that hold at its scan.
+    pub fn new(settings: CurrentSettings) -> Self {
         Self { settings, free: Mutex::new(Vec::with_capacity(SCRATCHES_KEPT)) }
     }
 
@@ -163,7 +163,8 @@ impl Scratches {
     /// is not used again.
     fn inspect(&self, bytes: &[u8]) -> Result<(Inspection, RedDelta), ScanError> {
         let free = self.free.lock().pop();
-        let mut scratch = free.unwrap_or_else(|| RedScratch::new(Arc::clone(&self.settings)));
+        let mut scratch = free.unwrap_or_else(|| RedScratch::following(self.settings.clone()));
+        scratch.begin();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let horizon = u64::try_from((now + FAR_FUTURE).as_nanos()).unwrap_or(u64::MAX);
         let inspected = inspect(bytes, horizon, |span| scratch.observe(span));

@@ -69,7 +69,7 @@ impl Rig {
             ledger: Arc::default(),
             spans: Arc::default(),
             collector,
-            scratches: Arc::new(Scratches::new(Arc::default())),
+            scratches: Arc::new(Scratches::new(crate::measure::CurrentSettings::default())),
             buffers: Arc::default(),
         };
         let connections = Arc::new(Connections::default());

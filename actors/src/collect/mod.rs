@@ -17,8 +17,8 @@ use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Ru
 use bytes::Bytes;
 
 use crate::{
-    export::LogAdvanced,
-    log::{GroupOutcome, LogFuture, Ordinal, SpanLog},
+    export::Followers,
+    log::{GroupOutcome, LogFuture, SpanLog},
     measure::{RedDelta, SpansMeasured},
     retain::Retainer,
     supervise::Recipient,
@@ -35,7 +35,7 @@ const GROUP_MAX: usize = 256;
 #[derive(Debug)]
 pub struct SpanCollector {
     log: Arc<dyn SpanLog>,
-    exporters: Vec<Recipient<LogAdvanced>>,
+    followers: Followers,
     metrics: Option<Recipient<SpansMeasured>>,
     retainer: Option<Retainer>,
     waiting: Vec<SpansCompleted>,
@@ -44,15 +44,15 @@ pub struct SpanCollector {
 }
 
 impl SpanCollector {
-    /// A collector that commits to `log` and tells `exporters` and `metrics`.
+    /// A collector that commits to `log` and tells `followers` and `metrics`.
     pub fn new(
         log: Arc<dyn SpanLog>,
-        exporters: Vec<Recipient<LogAdvanced>>,
+        followers: Followers,
         metrics: Option<Recipient<SpansMeasured>>,
     ) -> Self {
         Self {
             log,
-            exporters,
+            followers,
             metrics,
             retainer: None,
             waiting: Vec::new(),
@@ -81,13 +81,6 @@ impl SpanCollector {
         Some(GroupCommit { outcome: self.log.commit(group), deltas, retained })
     }
 
-    fn wake_exporters(&self, end: Ordinal) {
-        for exporter in &self.exporters {
-            // Full means that a wake is already waiting there.
-            let _waiting = exporter.try_send(LogAdvanced { end });
-        }
-    }
-
     fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>, retained: Vec<Bytes>) {
         if let Some(retainer) = &self.retainer {
             let batches = outcome.firsts.iter().zip(retained).zip(&deltas);
@@ -96,7 +89,7 @@ impl SpanCollector {
         let mut accepted =
             outcome.firsts.iter().zip(deltas).filter_map(|(first, delta)| Some(((*first)?, delta)));
         let Some((first, delta)) = accepted.next() else { return };
-        self.wake_exporters(outcome.end);
+        self.followers.wake(outcome.end);
         if let Some(metrics) = &self.metrics {
             let deltas = std::iter::once(delta).chain(accepted.map(|(_, delta)| delta)).collect();
             // What is not delivered shows as a gap, and is read from the log.
@@ -111,7 +104,7 @@ impl Actor for SpanCollector {
 
     /// The one before may have died between a commit and its wakes.
     fn started(&mut self, _: &mut Context<Self>) {
-        self.wake_exporters(self.log.end());
+        self.followers.wake(self.log.end());
     }
 
     /// A batch that reached the collector is committed: what is in hand goes to the log first.

@@ -7,10 +7,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::{
+    export::LogAdvanced,
     log::{
-        Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
-        LogStats, MemoryLog, MemoryLogConfig, Ordinal, ReadError, ReadLimit, Record, RejectReason, Restored,
-        SpanLedger,
+        Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationError, DestinationId,
+        DestinationLedger, LogStats, MemoryLog, MemoryLogConfig, Ordinal, ReadError, ReadLimit, Record,
+        RejectReason, Restored, SpanLedger, segments::LogDestination,
     },
     measure::RedScratch,
     span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
@@ -45,6 +46,12 @@ impl SpanLog for Shared {
     }
     fn advance(&self, id: DestinationId, advance: &Advance) -> Result<DestinationLedger, AdvanceError> {
         self.0.memory.advance(id, advance)
+    }
+    fn take_in(&self, destination: LogDestination) -> LogFuture<Result<DestinationId, DestinationError>> {
+        self.0.memory.take_in(destination)
+    }
+    fn let_go(&self, id: DestinationId) -> LogFuture<Result<DestinationLedger, DestinationError>> {
+        self.0.memory.let_go(id)
     }
     fn settled(&self, id: DestinationId) -> Ordinal {
         self.0.memory.settled(id)
@@ -96,7 +103,9 @@ impl Setup {
         let log = Arc::new(SlowLog { memory, groups: Mutex::default(), permits });
         let (exporter, wakes) = Recipient::channel(inboxes);
         let (metrics, measured) = Recipient::channel(inboxes);
-        let collector = SpanCollector::new(Arc::new(Shared(Arc::clone(&log))), vec![exporter], Some(metrics));
+        let followers = Followers::default();
+        followers.follow(DestinationId(0), exporter);
+        let collector = SpanCollector::new(Arc::new(Shared(Arc::clone(&log))), followers, Some(metrics));
         Self { log, spans: Arc::default(), collector: collector.start(), wakes, measured }
     }
 
@@ -232,7 +241,7 @@ fn neighbours_that_take_nothing_do_not_hold_up_a_commit() {
 fn what_waits_when_the_collector_dies_counts_as_lost_and_its_sender_is_told() {
     let spans = Arc::new(SpanLedger::default());
     let memory = MemoryLog::new(MemoryLogConfig { max_bytes: 1 << 20, destinations: 1, measured: true });
-    let mut collector = SpanCollector::new(Arc::new(memory), Vec::new(), None);
+    let mut collector = SpanCollector::new(Arc::new(memory), Followers::default(), None);
     let (reply, mut answer) = oneshot::channel();
     let append = Append { bytes: Bytes::from_static(b"batch"), pending: spans.scanned(2), reply };
     collector.waiting.push(SpansCompleted { append, red: delta(2) });
@@ -251,7 +260,7 @@ fn what_is_in_hand_at_a_stop_is_committed_first() {
         let log: Arc<dyn SpanLog> = Arc::new(Shared(Arc::clone(&slow)));
         let mut tree = Supervisor::new("root", Strategy::OneForOne, Intensity::default());
         let collector = tree.child(ChildSpec::new("collector"), move || {
-            Ok(SpanCollector::new(Arc::clone(&log), Vec::new(), None))
+            Ok(SpanCollector::new(Arc::clone(&log), Followers::default(), None))
         });
         let running = tree.start().await.unwrap();
         let spans = Arc::new(SpanLedger::default());

@@ -1,5 +1,7 @@
 //! What an exporter is told.
 
+use std::time::Duration;
+
 use actix::Message;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -46,4 +48,12 @@ pub struct Reconfigure(pub Box<DestinationConfig>);
 
 impl Message for Reconfigure {
     type Result = Result<(), DestinationConfigError>;
+}
+
+/// From now on a stop delivers for so long at most. Nothing else changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainWithin(pub Duration);
+
+impl Message for DrainWithin {
+    type Result = ();
 }

@@ -7,6 +7,7 @@ mod actor;
 mod backoff;
 pub mod batch;
 mod config;
+mod followers;
 mod gate;
 mod headers;
 pub mod machine;
@@ -26,8 +27,9 @@ pub use crate::{
 pub use actor::OtlpExportActor;
 pub use backoff::Backoff;
 pub use config::{DestinationConfig, DestinationConfigError, Problem};
+pub use followers::Followers;
 pub use headers::{HeaderProblem, headers};
-pub use messages::{Drain, Drained, LogAdvanced, Reconfigure};
+pub use messages::{Drain, DrainWithin, Drained, LogAdvanced, Reconfigure};
 pub use state::DestinationState;
 pub use status::{DestinationStatus, LastError, Requests, StatusSnapshot};
 pub use transport::Protocol;

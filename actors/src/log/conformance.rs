@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::*;
+use super::{
+    segments::{LogDestination, StartAt},
+    *,
+};
 
 /// A log with `(max_bytes, destinations, measured)`.
 pub(crate) type Make = dyn Fn(usize, usize, bool) -> Arc<dyn SpanLog>;
@@ -23,6 +26,8 @@ pub(crate) fn suite<L: SpanLog + 'static>(make: impl Fn(usize, usize, bool) -> A
     a_batch_is_kept_though_its_sender_gave_up(&make);
     a_dead_letter_is_kept_once(&make);
     a_log_without_consumers_never_fills(&make);
+    a_destination_that_comes_later_is_like_the_others(&make);
+    a_destination_that_goes_holds_nothing_any_more(&make);
 }
 
 /// The outcome of a future of the log; the test waits on this thread for forms that use another.
@@ -233,4 +238,53 @@ fn a_log_without_consumers_never_fills(make: &Make) {
     }
     assert!(log.stats().bytes <= 100_000);
     assert_eq!(log.end(), 300);
+}
+
+fn comes(log: &Arc<dyn SpanLog>, name: &str, start: StartAt) -> Result<DestinationId, DestinationError> {
+    wait(log.take_in(LogDestination { name: name.to_owned(), start }))
+}
+
+fn a_destination_that_comes_later_is_like_the_others(make: &Make) {
+    let log = make(1 << 20, 1, false);
+    commit(&log, 100, 5).unwrap();
+    commit(&log, 100, 5).unwrap();
+    log.advance(D0, &exported(5, 5)).unwrap();
+    let end = comes(&log, "end", StartAt::End).unwrap();
+    let beginning = comes(&log, "beginning", StartAt::Beginning).unwrap();
+    assert_eq!(log.ledger(end).unwrap(), DestinationLedger::starting_at(10));
+    let start = log.stats().start;
+    assert_eq!(log.ledger(beginning).unwrap(), DestinationLedger::starting_at(start).at_end(10));
+    assert_eq!(comes(&log, "end", StartAt::End), Err(DestinationError::Taken("end".to_owned())));
+    commit(&log, 100, 5).unwrap();
+    log.advance(D0, &exported(15, 10)).unwrap();
+    let ledger = log.advance(beginning, &exported(15, 15 - start)).unwrap();
+    assert!(ledger.balances() && ledger.queued() == 0, "{ledger:?}");
+    assert_eq!(wait(log.read(10, WIDE)).unwrap().len(), 1, "what the slowest has not had is there");
+    let (reason, bytes) = (DropReason::Invalid, Bytes::from_static(b"span"));
+    log.dead_letter(end, DeadLetter { ordinal: 12, reason, message: "no".to_owned(), bytes });
+    assert_eq!(log.dead_letters(end).len(), 1);
+    assert_eq!(log.advance(end, &exported(15, 5)).map(|ledger| ledger.queued()), Ok(0));
+    assert_eq!(wait(log.read(15, WIDE)), Ok(vec![]));
+}
+
+fn a_destination_that_goes_holds_nothing_any_more(make: &Make) {
+    let log = make(1 << 20, 2, false);
+    commit(&log, 100, 5).unwrap();
+    log.advance(D0, &exported(5, 5)).unwrap();
+    log.advance(D1, &exported(2, 2)).unwrap();
+    let gone = wait(log.let_go(D1)).unwrap();
+    assert_eq!((gone.exported, gone.queued(), gone.balances()), (2, 3, true));
+    assert_eq!(log.ledger(D1), Err(AdvanceError::Unknown(1)));
+    assert_eq!(log.advance(D1, &exported(5, 3)), Err(AdvanceError::Unknown(1)));
+    assert_eq!(wait(log.let_go(D1)), Err(DestinationError::Unknown));
+    assert_eq!(log.settled(D1), 0);
+    wait(log.settles(D1));
+    commit(&log, 100, 5).unwrap();
+    log.advance(D0, &exported(10, 5)).unwrap();
+    commit(&log, 100, 5).unwrap();
+    assert_eq!(log.stats().start, 10, "nobody else was slower");
+    let later = comes(&log, "later", StartAt::Beginning).unwrap();
+    assert_ne!(later, D1);
+    assert_eq!(log.ledger(later).unwrap().start, 10);
+    assert_eq!(log.ledger(D0).unwrap().position, 10);
 }

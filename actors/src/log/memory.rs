@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationId, DestinationLedger,
-    Durability, GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, RejectReason,
-    Restored, SpanLog,
+    Advance, AdvanceError, Append, CommitError, Committed, DeadLetter, DestinationError, DestinationId,
+    DestinationLedger, Durability, GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record,
+    RejectReason, Restored, SpanLog,
     letters::KeptLetters,
     records::{Records, charge},
+    segments::{LogDestination, StartAt},
     unix_now,
 };
 
@@ -40,12 +41,17 @@ struct State {
     records: Records,
     end: Ordinal,
     destinations: Vec<Destination>,
+    /// The id of the next one that comes.
+    next_destination: usize,
     /// The position of the metrics; `None` where there are none to wait for.
     measured: Option<Ordinal>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Destination {
+    id: DestinationId,
+    /// Of one that came later: whoever made the log knows the others.
+    name: Option<String>,
     ledger: DestinationLedger,
     dead_letters: KeptLetters,
 }
@@ -57,10 +63,18 @@ impl MemoryLog {
         let state = State {
             records: Records::default(),
             end: 0,
-            destinations: std::iter::repeat_with(Destination::default).take(destinations).collect(),
+            destinations: (0..destinations).map(|id| Destination::at(DestinationId(id), 0)).collect(),
+            next_destination: destinations,
             measured: measured.then_some(0),
         };
         Self { max_bytes, state: Mutex::new(state), end: AtomicU64::new(0) }
+    }
+}
+
+impl Destination {
+    fn at(id: DestinationId, start: Ordinal) -> Self {
+        let (ledger, dead_letters) = (DestinationLedger::starting_at(start), KeptLetters::default());
+        Self { id, name: None, ledger, dead_letters }
     }
 }
 
@@ -97,7 +111,8 @@ impl State {
     }
 
     fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {
-        self.destinations.get_mut(id.0).ok_or(AdvanceError::Unknown(id.0))
+        let found = self.destinations.iter_mut().find(|destination| destination.id == id);
+        found.ok_or(AdvanceError::Unknown(id.0))
     }
 }
 
@@ -175,6 +190,34 @@ impl SpanLog for MemoryLog {
         let mut state = self.state.lock();
         let end = state.end;
         state.destination(id).map(|d| d.ledger.at_end(end))
+    }
+
+    fn take_in(
+        &self,
+        LogDestination { name, start }: LogDestination,
+    ) -> LogFuture<Result<DestinationId, DestinationError>> {
+        let mut state = self.state.lock();
+        if state.destinations.iter().any(|destination| destination.name.as_ref() == Some(&name)) {
+            return Box::pin(ready(Err(DestinationError::Taken(name))));
+        }
+        let begins = match start {
+            StartAt::Beginning => state.start(),
+            StartAt::End => state.end,
+        };
+        let id = DestinationId(state.next_destination);
+        state.next_destination += 1;
+        state.destinations.push(Destination { name: Some(name), ..Destination::at(id, begins) });
+        Box::pin(ready(Ok(id)))
+    }
+
+    fn let_go(&self, id: DestinationId) -> LogFuture<Result<DestinationLedger, DestinationError>> {
+        let mut state = self.state.lock();
+        let Some(at) = state.destinations.iter().position(|destination| destination.id == id) else {
+            return Box::pin(ready(Err(DestinationError::Unknown)));
+        };
+        let gone = state.destinations.remove(at);
+        state.release();
+        Box::pin(ready(Ok(gone.ledger.at_end(state.end))))
     }
 
     fn measured(&self, to: Ordinal) {

@@ -45,11 +45,13 @@ pub use ledger::{
 };
 pub(crate) use ledger::{Labelled, reasons};
 pub use memory::{MemoryLog, MemoryLogConfig};
+use segments::LogDestination;
 
 /// The number of a span in the log, counted from 0 in the order of acceptance.
 pub type Ordinal = u64;
 
-/// Which destination of the log, in the order of its configuration.
+/// Which destination of the log: those that it was opened for in the order of their configuration, then those that came
+/// later. None is another's again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId(pub usize);
 
@@ -195,6 +197,23 @@ pub enum ReadError {
         /// The ordinal behind the damage: that of the next readable span, or the log's end.
         to: Ordinal,
     },
+}
+
+/// A destination did not come, or did not go; everything is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DestinationError {
+    /// There is one of this name.
+    #[error("the span log has a destination {0} already")]
+    Taken(String),
+    /// There is no such one.
+    #[error("the span log has no such destination")]
+    Unknown,
+    /// Its small files cannot be read or written.
+    #[error("the span log cannot read or write its files: {0}")]
+    Disk(String),
+    /// The log's writer did not come to it.
+    #[error("the span log's writer is down or has too much to do")]
+    Busy,
 }
 
 /// What an acknowledged span survives.
@@ -381,6 +400,22 @@ pub trait SpanLog: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`AdvanceError::Unknown`] where there is no such destination.
     fn ledger(&self, destination: DestinationId) -> Result<DestinationLedger, AdvanceError>;
+
+    /// Takes in a destination that the log does not have, as it would be taken in by a start: it stands where its position was
+    /// kept, or else where it is to begin. From then on records are kept for it.
+    ///
+    /// Not to be dropped half-way: it would be there, and nobody would know its id.
+    ///
+    /// # Errors
+    /// [`DestinationError`]
+    fn take_in(&self, destination: LogDestination) -> LogFuture<Result<DestinationId, DestinationError>>;
+
+    /// Lets a destination go, as a start without it would: records are not kept for it any more, and its position is forgotten.
+    /// Returns its account as of then.
+    ///
+    /// # Errors
+    /// [`DestinationError`]
+    fn let_go(&self, id: DestinationId) -> LogFuture<Result<DestinationLedger, DestinationError>>;
 
     /// The metrics have counted every span before `to`. Moving back is ignored.
     fn measured(&self, to: Ordinal);

@@ -42,6 +42,7 @@ pub(super) fn count(
 fn count_record(red: &RedShared, scratch: &mut RedScratch, record: &Record, now: Duration) {
     let mut counted = red.position().max(record.first);
     let mut at = record.first;
+    scratch.begin();
     let scanned = scan(&record.bytes, |span| {
         if at >= counted && at < record.end() && !scratch.try_observe(span) {
             // The scratch is full of series: count what it has, and the span finds room.

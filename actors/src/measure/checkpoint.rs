@@ -181,6 +181,8 @@ impl Checkpoint {
 
     fn take(fields: &mut Reader<'_>, settings: &RedSettings) -> Option<Self> {
         let (buckets, dimensions) = (settings.bounds.buckets(), settings.dimensions.len());
+        // There may be more than the cap says, if it was lowered: those that were there go on.
+        let series_max = settings.max_series.max(*RedSettings::MAX_SERIES.end());
         let position = fields.u64()?;
         let (created, latest) = (take_time(fields)?, take_time(fields)?);
         let totals = RedTotals {
@@ -196,7 +198,7 @@ impl Checkpoint {
             true => Some(take_counts(fields, buckets)?),
         };
         let mut departed = Departed::new();
-        for _ in 0..take_number(fields, settings.max_series)? {
+        for _ in 0..take_number(fields, series_max)? {
             let name = take_text_of(fields, LABEL_BYTES_MAX + 1)?.to_string();
             if departed.last_key_value().is_some_and(|(last, _)| *last >= name) {
                 return None;
@@ -205,7 +207,7 @@ impl Checkpoint {
             let sum_nanos = fields.take().map(u128::from_le_bytes)?;
             departed.insert(name, Sums { count, errors, sum_nanos });
         }
-        let count = take_number(fields, settings.max_series * (1 + DIMENSIONS_MAX))?;
+        let count = take_number(fields, series_max * (1 + DIMENSIONS_MAX))?;
         let mut foldings: Vec<StoredFolding> = Vec::new();
         for _ in 0..count {
             let service = take_text(fields)?;
@@ -219,7 +221,7 @@ impl Checkpoint {
             }
             foldings.push(next);
         }
-        let count = take_number(fields, settings.max_series)?;
+        let count = take_number(fields, series_max)?;
         let mut series: Vec<RedSeries> = Vec::new();
         for _ in 0..count {
             let next = take_series(fields, dimensions, buckets)?;

@@ -59,6 +59,11 @@ impl Continuity {
         self.goes_on = false;
     }
 
+    /// The checkpoint that is stored may be of other counters: these are worth storing again.
+    pub(super) fn is_in_doubt(&mut self) {
+        self.stored = None;
+    }
+
     pub(super) fn is_durable(&self) -> bool {
         self.durable
     }

@@ -1,11 +1,12 @@
 //! A span of each bucket, by its ids (level 0).
 //!
 //! Only of a trace that a destination gets: an exemplar that leads to nothing helps nobody. A batch remembers the first such span
-//! of each bucket, and a series the one of the last batch that had any.
+//! of each bucket, and a series the one of the last batch that had any. Which traces are such may change while the process runs:
+//! then those go that no destination need have had.
 
 use std::time::Duration;
 
-use crate::span::{SpanId, TraceId};
+use crate::span::{Sampler, SpanId, TraceId};
 
 /// A span that a bucket counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,11 @@ impl Exemplars {
             }
             Err(at) => self.0.insert(at, exemplar),
         }
+    }
+
+    /// Keeps those of traces that the sampler keeps; none without one.
+    pub(super) fn keep(&mut self, sampler: Option<Sampler>) {
+        self.0.retain(|exemplar| sampler.is_some_and(|sampler| sampler.keeps(exemplar.trace_id)));
     }
 
     /// The one of a bucket.

@@ -64,6 +64,16 @@ impl Label {
     pub(super) const fn number(self) -> u8 {
         self.0
     }
+
+    /// The dimension with this number, from 0.
+    pub(super) fn of_dimension(number: usize) -> Option<Self> {
+        Self::all(DIMENSIONS_MAX).nth(number + 1)
+    }
+
+    /// Which dimension it is, from 0; none is the span's name.
+    pub(super) fn dimension(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(1)
+    }
 }
 
 /// The values of the configured dimensions, in their order; empty where a span has none.

@@ -11,15 +11,18 @@
 mod bounds;
 mod cap;
 mod catch_up;
+mod change;
 mod checkpoint;
 mod collector;
 mod continuity;
+mod current;
 mod dimensions;
 mod exemplar;
 pub mod exposition;
 mod key;
 mod messages;
 mod red;
+mod regroup;
 mod seed;
 mod series;
 mod settings;
@@ -38,8 +41,10 @@ use actix::{
 use tokio::{runtime::Handle, time::Instant};
 
 pub use bounds::{Bounds, BoundsError};
+pub use change::{Remeasure, RemeasureError};
 pub use collector::{collect, kind_label, status_label};
 pub use continuity::Restoring;
+pub use current::CurrentSettings;
 pub use dimensions::{DIMENSIONS_MAX, Dimensions, DimensionsError};
 pub use exemplar::{Exemplar, Exemplars};
 pub use key::{OTHER, OwnedValues, RedKey, Values};
@@ -84,6 +89,8 @@ pub struct MetricsActor {
     checkpoint_interval: Option<Duration>,
     /// A checkpoint is on its way: one at a time.
     storing: bool,
+    /// Other settings are on their way.
+    change: Option<change::Change>,
     stop: Option<Stop>,
 }
 
@@ -99,7 +106,7 @@ impl MetricsActor {
     /// An actor that goes on where the counters stand, and stores a checkpoint of them once an interval (10 ms at
     /// least) if they have moved and the log outlives the process.
     pub fn new(log: Arc<dyn SpanLog>, red: Arc<RedShared>, checkpoint_interval: Duration) -> Self {
-        let scratch = RedScratch::new(Arc::clone(red.settings()));
+        let scratch = RedScratch::following(red.current().clone());
         let interval = checkpoint_interval.max(CHECKPOINT_INTERVAL_MIN);
         let checkpoint_interval = red.is_durable().then_some(interval);
         Self {
@@ -111,6 +118,7 @@ impl MetricsActor {
             seen: 0,
             checkpoint_interval,
             storing: false,
+            change: None,
             stop: None,
         }
     }
@@ -124,6 +132,11 @@ impl MetricsActor {
     }
 
     fn step(&mut self, ctx: &mut Context<Self>) {
+        self.reading = false;
+        self.change(ctx);
+        if self.is_changing() {
+            return;
+        }
         let from = self.red.position();
         self.reading = from < self.target;
         if !self.reading {
@@ -175,6 +188,7 @@ impl MetricsActor {
                     Err(reason) => tracing::warn!(reason, "span metrics cannot be checkpointed"),
                 }
             }
+            actor.change(ctx);
             actor.wind_up(ctx);
         }));
     }
@@ -235,7 +249,7 @@ impl Handler<SpansMeasured> for MetricsActor {
         let SpansMeasured { first, end, committed_unix, deltas } = message;
         let spans = deltas.iter().fold(0, |spans: u64, delta| spans.saturating_add(delta.spans()));
         // Deltas that do not add up would count what is not there; the log knows better.
-        if first.saturating_add(spans) == end {
+        if first.saturating_add(spans) == end && !self.is_changing() {
             let mut at = first;
             for delta in &deltas {
                 if self.red.merge(at, delta, committed_unix) == Merge::Gap {

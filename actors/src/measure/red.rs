@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{
-    Exemplar, RedKey, RedSettings,
+    CurrentSettings, Exemplar, RedKey, RedSettings,
     dimensions::LookUp,
     key::{Ends, Values},
 };
@@ -157,6 +157,8 @@ impl Entry {
 /// binary search among the bounds. Texts come from strangers, so the hash is randomly seeded.
 pub struct RedScratch {
     settings: Arc<RedSettings>,
+    /// Where it looks for others before each batch.
+    current: Option<CurrentSettings>,
     hasher: RandomState,
     index: HashTable<u32>,
     entries: Vec<Entry>,
@@ -181,6 +183,7 @@ impl RedScratch {
         let service_hash = hasher.hash_one(b"".as_slice());
         Self {
             settings,
+            current: None,
             hasher,
             index: HashTable::new(),
             entries: Vec::new(),
@@ -194,6 +197,20 @@ impl RedScratch {
             service: String::new(),
             service_hash,
             service_text: None,
+        }
+    }
+
+    /// A scratch that counts each batch with the settings that hold when it is begun, see [`Self::begin`].
+    pub fn following(current: CurrentSettings) -> Self {
+        Self { current: Some(current.clone()), ..Self::new(current.get()) }
+    }
+
+    /// Begins a batch.
+    pub fn begin(&mut self) {
+        let Some(current) = &self.current else { return };
+        let settings = current.get();
+        if !Arc::ptr_eq(&settings, &self.settings) {
+            *self = Self { current: Some(current.clone()), ..Self::new(settings) };
         }
     }
 
@@ -284,7 +301,7 @@ impl RedScratch {
     /// Forgets the spans since the last `take`: their batch was refused.
     pub fn discard(&mut self) {
         if self.entries.len() > SERIES_KEPT {
-            *self = Self::new(Arc::clone(&self.settings));
+            *self = Self { current: self.current.take(), ..Self::new(Arc::clone(&self.settings)) };
             return;
         }
         self.index.clear();

@@ -9,7 +9,7 @@ use super::{
     red::RedEntry,
     seed::{self, Departed},
 };
-use crate::span::{SpanKind, StatusCode};
+use crate::span::{Sampler, SpanKind, StatusCode};
 
 /// Spans that no series counts, because the log could not give them back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,7 +126,8 @@ impl RedCounts {
         }
     }
 
-    pub(super) fn add(&mut self, entry: &RedEntry<'_>, committed: Duration) {
+    /// Adds what a batch brought; exemplars of those traces alone that the sampler keeps.
+    pub(super) fn add(&mut self, entry: &RedEntry<'_>, committed: Duration, exemplars: Option<Sampler>) {
         self.count = self.count.saturating_add(entry.count);
         if entry.key.status == StatusCode::Error {
             self.errors = self.errors.saturating_add(entry.count);
@@ -136,7 +137,10 @@ impl RedCounts {
             *mine = mine.saturating_add(*more);
         }
         self.last = committed;
-        entry.exemplars.iter().for_each(|(_, exemplar)| self.exemplars.put(*exemplar));
+        // The batch may have been scanned when others were.
+        let Some(sampler) = exemplars else { return };
+        let kept = entry.exemplars.iter().filter(|(_, exemplar)| sampler.keeps(exemplar.trace_id));
+        kept.for_each(|(_, exemplar)| self.exemplars.put(*exemplar));
     }
 }
 

@@ -40,6 +40,13 @@ impl RedSettings {
     /// What [`RedSettings::max_series`] may be in a configuration.
     pub const MAX_SERIES: RangeInclusive<usize> = 10..=100_000;
 
+    /// Whether the counters go on alike under the one as under the other: only how they are shown may differ, and of which
+    /// traces exemplars are.
+    pub(super) fn goes_on_like(&self, other: &Self) -> bool {
+        let RedSettings { max_series, expire_after, .. } = other;
+        self.counts_like(other) && self.max_series == *max_series && self.expire_after == *expire_after
+    }
+
     /// Whether what was counted under the one can be added to what was counted under the other.
     pub(super) fn counts_like(&self, other: &Self) -> bool {
         self.bounds == other.bounds && self.dimensions == other.dimensions

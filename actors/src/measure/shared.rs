@@ -6,18 +6,23 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Merge, RedDelta, RedSettings, RedSnapshot, RedState, RedStats, Restoring, Unmeasured,
+    CurrentSettings, Merge, RedDelta, RedSettings, RedSnapshot, RedState, RedStats, RemeasureError,
+    Restoring, Unmeasured,
     checkpoint::{self, Checkpoint},
     continuity::Continuity,
+    regroup::regroup,
     state::unix_now,
 };
-use crate::log::{Durability, Ordinal, Restored, SpanLog};
+use crate::{
+    log::{Durability, Ordinal, Restored, SpanLog},
+    span::Sampler,
+};
 
 /// The RED counters where the actor, which may fail, and the pages both reach them.
 #[derive(Debug)]
 pub struct RedShared {
-    settings: Arc<RedSettings>,
-    schema: u64,
+    /// Those of the state, for everyone who counts.
+    current: CurrentSettings,
     /// Nothing that happens under the lock can panic, which the lock would hide.
     state: Mutex<RedState>,
 }
@@ -63,13 +68,71 @@ impl RedShared {
     }
 
     fn with(settings: Arc<RedSettings>, state: RedState) -> Self {
-        let schema = checkpoint::schema(&settings);
-        Self { settings, schema, state: Mutex::new(state) }
+        Self { current: CurrentSettings::new(settings), state: Mutex::new(state) }
     }
 
-    /// How the counters are kept, which every scratch shares.
-    pub fn settings(&self) -> &Arc<RedSettings> {
-        &self.settings
+    /// How the counters are kept at present.
+    pub fn settings(&self) -> Arc<RedSettings> {
+        self.current.get()
+    }
+
+    /// The same, for a scratch that is to follow it.
+    pub fn current(&self) -> &CurrentSettings {
+        &self.current
+    }
+
+    /// Chooses exemplars among other traces from now on, and forgets those of traces that are none of them.
+    pub fn exemplify(&self, exemplars: Option<Sampler>) {
+        let mut state = self.state.lock();
+        let settings = RedSettings { exemplars, ..RedSettings::clone(state.settings()) };
+        if settings != **state.settings() {
+            self.show_with(&mut state, settings);
+        }
+    }
+
+    fn show_with(&self, state: &mut RedState, settings: RedSettings) {
+        let settings = Arc::new(settings);
+        state.shown_with(Arc::clone(&settings));
+        self.current.set(settings);
+    }
+
+    /// What is to be stored before the counters can be kept with other settings; `None` where that was done at once, because it
+    /// changes only how they are shown. Until it is stored nothing may be counted.
+    pub(super) fn prepare(&self, settings: RedSettings) -> Result<Option<Prepared>, RemeasureError> {
+        let mut state = self.state.lock();
+        let before = Arc::clone(state.settings());
+        let settings = RedSettings { bounds: before.bounds.clone(), exemplars: before.exemplars, ..settings };
+        if settings.goes_on_like(&before) {
+            self.show_with(&mut state, settings);
+            return Ok(None);
+        }
+        if state.continuity.restoring(state.position()).is_some() {
+            return Err(RemeasureError::Restoring);
+        }
+        state.continuity.is_in_doubt();
+        let (checkpoint, durable) = (state.as_checkpoint(), state.continuity.is_durable());
+        drop(state);
+        let (mut checkpoint, ended) = regroup(checkpoint, &before.dimensions, &settings.dimensions);
+        if settings.max_series > before.max_series {
+            // With more room new values get their own series again; what needs folding is folded anew.
+            checkpoint.foldings.clear();
+        }
+        Ok(Some(Prepared { settings, checkpoint, ended, durable }))
+    }
+
+    /// Keeps the counters with these settings from now on.
+    pub(super) fn adopt(&self, Prepared { settings, checkpoint, ended, .. }: Prepared) {
+        let (position, go_on) = (checkpoint.position, checkpoint.series.len());
+        let mut state = self.state.lock();
+        if state.position() != position {
+            // Nobody counts meanwhile.
+            return;
+        }
+        let settings = Arc::new(RedSettings { exemplars: state.settings().exemplars, ..settings });
+        state.goes_on_with(Arc::clone(&settings), checkpoint);
+        self.current.set(settings);
+        drop(state);
+        tracing::info!(position, series = go_on, ended, "span metrics go on with other settings");
     }
 
     /// Every span before this ordinal is counted.
@@ -81,7 +144,7 @@ impl RedShared {
     pub fn snapshot(&self) -> RedSnapshot {
         let mut snapshot = self.state.lock().snapshot();
         snapshot.series.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
-        if let Some(after) = self.settings.expire_after {
+        if let Some(after) = snapshot.settings.expire_after {
             // They go with the next commit; nobody is to wait for that.
             snapshot.leave_out_idle(unix_now().saturating_sub(after));
         }
@@ -133,8 +196,11 @@ impl RedShared {
 
     /// The position and bytes of a checkpoint; `None` where it is stored already, or none ever is.
     pub(super) fn checkpoint(&self) -> Option<(Ordinal, Bytes)> {
-        let checkpoint = self.state.lock().checkpoint()?;
-        Some((checkpoint.position, checkpoint.encode(self.schema, self.settings.dimensions.len())))
+        let (checkpoint, settings) = {
+            let state = self.state.lock();
+            (state.checkpoint()?, Arc::clone(state.settings()))
+        };
+        Some((checkpoint.position, encode(checkpoint, &settings)))
     }
 
     /// The checkpoint at this position is stored, or is not. Returns true where that is news: the first error, an
@@ -143,6 +209,27 @@ impl RedShared {
         let error = stored.as_ref().err().cloned();
         let before = self.state.lock().continuity.answered(position, error);
         before.as_ref() != stored.as_ref().err()
+    }
+}
+
+fn encode(checkpoint: Checkpoint, settings: &RedSettings) -> Bytes {
+    checkpoint.encode(checkpoint::schema(settings), settings.dimensions.len())
+}
+
+/// The counters as they are to be kept with other settings.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    settings: RedSettings,
+    checkpoint: Checkpoint,
+    ended: usize,
+    durable: bool,
+}
+
+impl Prepared {
+    /// The position and the bytes of the checkpoint that is to be stored first, if any is.
+    pub(super) fn stored(&self) -> Option<(Ordinal, Bytes)> {
+        let bytes = || encode(self.checkpoint.clone(), &self.settings);
+        self.durable.then(|| (self.checkpoint.position, bytes()))
     }
 }
 

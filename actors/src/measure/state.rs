@@ -172,13 +172,29 @@ impl RedState {
         anew
     }
 
+    /// The settings that the counters are kept with.
+    pub(super) fn settings(&self) -> &Arc<RedSettings> {
+        &self.settings
+    }
+
+    /// Goes on with settings that count alike and show something else, or choose other exemplars.
+    pub(super) fn shown_with(&mut self, settings: Arc<RedSettings>) {
+        let sampler = settings.exemplars;
+        if sampler != self.settings.exemplars {
+            self.table.counts_mut().chain(&mut self.overflow).for_each(|it| it.exemplars.keep(sampler));
+        }
+        self.settings = settings;
+    }
+
     /// The counters for a checkpoint; `None` where it is stored already, or none ever is.
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
-        if !self.continuity.is_worth_storing(self.position) {
-            return None;
-        }
+        self.continuity.is_worth_storing(self.position).then(|| self.as_checkpoint())
+    }
+
+    /// The counters as a checkpoint has them, and their exemplars.
+    pub(super) fn as_checkpoint(&self) -> Checkpoint {
         let (foldings, turned_away) = self.cap.stored();
-        Some(Checkpoint {
+        Checkpoint {
             position: self.position,
             created: self.created.unwrap_or_default(),
             latest: self.latest,
@@ -188,37 +204,46 @@ impl RedState {
             series: self.table.to_vec(),
             foldings,
             turned_away,
-        })
+        }
+    }
+
+    /// Goes on with the counters of a checkpoint at the same position, made of these for other settings.
+    pub(super) fn goes_on_with(&mut self, settings: Arc<RedSettings>, checkpoint: Checkpoint) {
+        let end = checkpoint.position;
+        let (created, durable) = (self.created, self.continuity.is_durable());
+        let continuity = std::mem::replace(&mut self.continuity, Continuity::new(durable, end, end));
+        *self = Self { created, continuity, ..Self::restored(settings, checkpoint, end) };
     }
 
     fn count(&mut self, entry: &RedEntry<'_>) {
         match self.table.get_mut(&entry.key) {
-            Some(series) => series.counts.add(entry, self.latest),
+            Some(series) => series.counts.add(entry, self.latest, self.settings.exemplars),
             None => self.count_new(entry),
         }
     }
 
     #[cold]
     fn count_new(&mut self, entry: &RedEntry<'_>) {
-        let (buckets, now) = (self.settings.bounds.buckets(), self.latest);
+        let (buckets, now, exemplars) =
+            (self.settings.bounds.buckets(), self.latest, self.settings.exemplars);
         match self.cap.place(&entry.key, &self.table) {
             Place::Own => {
                 self.expires_later();
-                self.table.insert(RedSeries::new(&entry.key, buckets, now)).counts.add(entry, now);
+                self.table.insert(RedSeries::new(&entry.key, buckets, now)).counts.add(entry, now, exemplars);
                 return;
             }
             Place::Folded(folded) => {
                 self.expires_later();
                 match self.table.get_mut(&folded.key()) {
-                    Some(series) => series.counts.add(entry, now),
+                    Some(series) => series.counts.add(entry, now, exemplars),
                     None => {
                         let series = RedSeries::new(&folded.key(), buckets, now);
-                        self.table.insert(series).counts.add(entry, now);
+                        self.table.insert(series).counts.add(entry, now, exemplars);
                     }
                 }
             }
             Place::Overflow => {
-                self.overflow.get_or_insert_with(|| RedCounts::new(buckets, now)).add(entry, now);
+                self.overflow.get_or_insert_with(|| RedCounts::new(buckets, now)).add(entry, now, exemplars);
             }
         }
         self.totals.folded = self.totals.folded.saturating_add(entry.count);

@@ -5,7 +5,7 @@ use std::{hash::BuildHasher as _, time::Duration};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet, HashTable};
 
-use super::{RedKey, RedSeries};
+use super::{RedCounts, RedKey, RedSeries};
 use crate::span::StatusCode;
 
 /// Every series, found by its key. Keys come from strangers, so the hash is randomly seeded.
@@ -44,6 +44,11 @@ impl Table {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &RedSeries> {
         self.series.iter().map(|(_, series)| series)
+    }
+
+    /// Their counts: what tells a series from others stays.
+    pub(super) fn counts_mut(&mut self) -> impl Iterator<Item = &mut RedCounts> {
+        self.series.iter_mut().map(|(_, series)| &mut series.counts)
     }
 
     pub(super) fn of_service(&self, service: &str) -> impl Iterator<Item = &RedSeries> {

@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     log::{
-        Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, Durability,
-        GroupOutcome, LogFuture, LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit, Record,
-        Restored, SpanLedger,
+        Advance, AdvanceError, Append, DeadLetter, DestinationError, DestinationId, DestinationLedger,
+        Durability, GroupOutcome, LogFuture, LogStats, MemoryLog, MemoryLogConfig, ReadError, ReadLimit,
+        Record, Restored, SpanLedger, segments::LogDestination,
     },
-    span::scan,
+    span::{Sampler, scan},
 };
 
 /// Runs a test on an actix System whose clock only moves when everyone waits for it.
@@ -120,6 +120,12 @@ impl SpanLog for SlowLog {
         self.log.advance(id, advance)
     }
 
+    fn take_in(&self, destination: LogDestination) -> LogFuture<Result<DestinationId, DestinationError>> {
+        self.log.take_in(destination)
+    }
+    fn let_go(&self, id: DestinationId) -> LogFuture<Result<DestinationLedger, DestinationError>> {
+        self.log.let_go(id)
+    }
     fn settled(&self, id: DestinationId) -> Ordinal {
         self.log.settled(id)
     }
@@ -287,7 +293,7 @@ impl Bench {
 
     /// Commits batches of this many spans each, of which those with names are to be counted.
     fn commit_bytes(&self, batches: Vec<(Bytes, u32, Vec<String>)>) -> SpansMeasured {
-        let mut scratch = RedScratch::new(self.red().settings().clone());
+        let mut scratch = RedScratch::new(self.red().settings());
         let (mut group, mut deltas, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (bytes, spans, names) in batches {
             let _checked = scan(&bytes, |span| scratch.observe(span));
@@ -395,6 +401,7 @@ fn request(names: &[String]) -> Bytes {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
 }
 
+mod changes;
 mod restarts;
 
 #[test]
@@ -487,7 +494,7 @@ fn a_message_that_lies_on_both_sides_of_the_position_is_counted_once() {
         // And with the position inside one delta.
         let bench = Bench::new(0);
         let whole = bench.commit(&names(&["a", "b", "c"]));
-        let mut scratch = RedScratch::new(bench.red().settings().clone());
+        let mut scratch = RedScratch::new(bench.red().settings());
         let part = request(&names(&["a", "b"]));
         scan(&part, |span| scratch.observe(span)).unwrap();
         let deltas = vec![scratch.take()];

@@ -15,20 +15,25 @@ use tokio::{
 };
 
 use super::{
-    child::{Event, Report, Stop},
+    changes::{Came, Went},
+    child::{Definition, Event, Report, Stop},
     failure::{Failure, watch as watched},
     monitor::Exit,
     node::{Node, Phase},
     running::{ShutdownReport, Status},
 };
 
-/// Orders that may wait; there are two kinds, and giving one twice changes nothing.
+/// Orders that may wait. Of those to leave there are two kinds, and giving one twice changes nothing.
 pub(super) const ORDERS_MAX: usize = 4;
 
-/// Tells a supervisor to stop its children.
-pub(super) struct Order {
-    pub(super) how: Stop,
-    pub(super) overall: Option<Instant>,
+/// What a supervisor is told.
+pub(super) enum Order {
+    /// To stop its children.
+    Leave { how: Stop, overall: Option<Instant> },
+    /// To take a child in, in front of another.
+    Add { child: Box<dyn Definition + Send>, before: String, came: Came },
+    /// To let a child go.
+    Remove { name: String, went: Went },
 }
 
 /// To whom a supervisor reports.
@@ -137,8 +142,12 @@ async fn run(
             order = orders.recv(), if ordered => {
                 // Whoever could give orders is gone: that is one, too.
                 ordered = order.is_some();
-                let order = order.unwrap_or(Order { how: Stop::Drain, overall: None });
-                node.borrow_mut().leave(order.how, order.overall);
+                let mut node = node.borrow_mut();
+                match order.unwrap_or(Order::Leave { how: Stop::Drain, overall: None }) {
+                    Order::Leave { how, overall } => node.leave(how, overall),
+                    Order::Add { child, before, came } => node.add(child, &before, came),
+                    Order::Remove { name, went } => node.remove(&name, went),
+                }
             }
             event = events.recv() => if let Some(event) = event {
                 node.borrow_mut().hear(event);

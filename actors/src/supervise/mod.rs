@@ -68,6 +68,8 @@
 //! - A child that is over (a [`Restart::Temporary`] one that ended, a [`Restart::Transient`] one that stopped by
 //!   itself) stays over, even where its supervisor is restarted: its senders were told.
 //! - At a shutdown, a child that crashed with messages waiting gets one more incarnation to drain them.
+//! - A child may come or go while the tree runs. One that came is like the others, in its strategy and in what its failures
+//!   count for; one that goes is stopped as at a shutdown, and nobody waits for it.
 //!
 //! # What an actor has to keep to
 //!
@@ -90,6 +92,7 @@ compile_error!("supervision catches panics: build with panic = \"unwind\"");
 
 mod actor_child;
 mod actor_ref;
+mod changes;
 mod child;
 mod driver;
 mod dynamic;
@@ -123,6 +126,7 @@ mod tests;
 
 pub use actor_child::Declared;
 pub use actor_ref::{ActorRef, Recipient};
+pub use changes::ChildError;
 pub use child::StartError;
 pub use dynamic::{AdmissionError, ChildHandle, DynamicRef, StopSignal};
 pub use errors::{AskError, Closed, TrySendError};

@@ -99,7 +99,7 @@ struct RunningNode {
 
 impl Incarnation for RunningNode {
     fn stop(&self, how: Stop, overall: Option<Instant>) {
-        let _has_that_order = self.orders.try_send(Order { how, overall });
+        let _has_that_order = self.orders.try_send(Order::Leave { how, overall });
     }
 
     fn kill(&self) {

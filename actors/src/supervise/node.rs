@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{
+    changes::{Change, Roll},
     child::{Definition, Event, Stop},
     failure::{Failure, FailureCause},
     monitor::Exit,
@@ -51,13 +52,17 @@ pub(super) struct Node {
     name: String,
     root: bool,
     strategy: Strategy,
-    intensity: Intensity,
-    slots: Vec<Slot>,
-    phase: Phase,
+    pub(super) intensity: Intensity,
+    pub(super) slots: Vec<Slot>,
+    /// Of the next child.
+    pub(super) next_key: usize,
+    /// The tree's records, if this is its root.
+    pub(super) roll: Roll,
+    pub(super) phase: Phase,
     /// When children failed, within the window.
     failures: VecDeque<Instant>,
-    events: mpsc::UnboundedSender<Event>,
-    shutdown: Rc<RefCell<ShutdownReport>>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) shutdown: Rc<RefCell<ShutdownReport>>,
     /// How often it was started; an older loop that still runs has nothing to say.
     generation: u64,
 }
@@ -69,13 +74,16 @@ impl Node {
         intensity: Intensity,
         children: Vec<Box<dyn Definition>>,
     ) -> Self {
-        let slots = children.into_iter().map(Slot::new).collect();
+        let slots: Vec<_> =
+            children.into_iter().enumerate().map(|(key, child)| Slot::new(key, child)).collect();
         Self {
             name,
             root: false,
             strategy,
             intensity,
+            next_key: slots.len(),
             slots,
+            roll: Roll::default(),
             phase: Phase::Left { failure: None },
             failures: VecDeque::new(),
             events: mpsc::unbounded_channel().0,
@@ -92,8 +100,9 @@ impl Node {
         self.intensity
     }
 
-    pub(super) fn set_root(&mut self) {
+    pub(super) fn set_root(&mut self, roll: Roll) {
         self.root = true;
+        self.roll = roll;
     }
 
     pub(super) fn share_report(&mut self, report: &Rc<RefCell<ShutdownReport>>) {
@@ -207,9 +216,12 @@ impl Node {
 
     /// A child reports.
     pub(super) fn hear(&mut self, event: Event) {
+        let (Event::Ready { child: key, .. } | Event::Ended { child: key, .. }) = event;
+        // One that has gone has nothing to say any more.
+        let Some(child) = self.slots.iter().position(|slot| slot.key == key) else { return };
         match event {
-            Event::Ready { child, incarnation } => self.ready(child, incarnation),
-            Event::Ended { child, incarnation, exit } => self.ended(child, incarnation, exit),
+            Event::Ready { incarnation, .. } => self.ready(child, incarnation),
+            Event::Ended { incarnation, exit, .. } => self.ended(child, incarnation, exit),
         }
     }
 
@@ -223,6 +235,7 @@ impl Node {
             let progress = Progress::new(since, slot.policy().progress_deadline);
             slot.state = State::Up { run, since, progress };
             slot.gated = false;
+            slot.has_come();
             slot.child.vital().set_state(ChildState::Running);
             // The first is as expected; a later one ends what a warning began.
             match incarnation {
@@ -277,14 +290,19 @@ impl Node {
                 return slot.child.vital().set_state(ChildState::Stopped);
             }
             Phase::Starting if slot.gated && since.is_none() && (again || failure.is_some()) => {
-                let failure = failure.unwrap_or_else(|| {
-                    Arc::new(Failure::new(FailureCause::Failed, "stopped before it was ready"))
-                });
+                let failure = failure.unwrap_or_else(stopped_before_ready);
                 slot.fail(&failure, "none");
                 return self.leave_failed(failure_of_start(&self.slots, child, &failure));
             }
             Phase::Starting | Phase::Running | Phase::Escalated { .. } | Phase::Left { .. } => {}
         }
+        if since.is_none() && slot.change.is_some() {
+            let failure = failure.clone().unwrap_or_else(stopped_before_ready);
+            if self.turn_away(child, &failure) {
+                return;
+            }
+        }
+        let Some(slot) = self.slots.get_mut(child) else { return };
         if !again {
             match &failure {
                 Some(failure) => slot.fail(failure, "none"),
@@ -361,7 +379,7 @@ impl Node {
             Strategy::OneForAll => 0,
         };
         for (index, slot) in self.slots.iter_mut().enumerate().skip(from) {
-            if slot.over {
+            if slot.over || slot.is_going() {
                 continue;
             }
             slot.gated = true;
@@ -393,6 +411,9 @@ impl Node {
                         Failure::new(FailureCause::GivenUp, format!("did not stop within {limit:?}"));
                     slot.fail(&Arc::new(failure), "none");
                     slot.last_go = true;
+                    if let Some(Change::Going { given_up, .. }) = &mut slot.change {
+                        *given_up = true;
+                    }
                     if matches!(self.phase, Phase::Leaving { .. }) {
                         self.shutdown.borrow_mut().given_up.push(slot.name().to_owned());
                     }
@@ -411,6 +432,9 @@ impl Node {
 
     /// Starts and stops what the state calls for.
     pub(super) fn step(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Running | Phase::Escalated { .. }) {
+            self.let_go(now);
+        }
         if matches!(self.phase, Phase::Left { .. }) || self.stop_next(now) {
             return;
         }
@@ -432,47 +456,36 @@ impl Node {
                 (None, None, false)
             }
         };
-        for (index, slot) in self.slots.iter_mut().enumerate().rev() {
-            let Some(how) = slot.halt else { continue };
-            let run = match std::mem::replace(&mut slot.state, State::Down) {
-                stopping @ State::Stopping { .. } => {
-                    slot.state = stopping;
-                    return true;
-                }
-                State::Starting { run, .. } | State::Up { run, .. } => run,
-                State::Down | State::BackingOff { .. } => {
-                    if how == Stop::Halt || failed || !slot.deserves_last_go() {
-                        slot.stopped(how, report);
-                        continue;
-                    }
-                    slot.last_go = true;
-                    slot.start(index, &self.events)
-                }
-            };
-            debug!(child = slot.name(), "stopping");
-            run.stop(how, overall);
-            slot.child.vital().set_state(ChildState::Stopping);
-            slot.state = State::Stopping { run, deadline: after(now, slot.policy().stop_deadline) };
-            return true;
+        let leaves = report.is_some();
+        // Those that go on their own hold nobody up.
+        let to_stop = self.slots.iter_mut().rev().filter(|slot| leaves || !slot.is_going());
+        for slot in to_stop {
+            if slot.stop(now, overall, report, !failed, &self.events) {
+                return true;
+            }
         }
         false
     }
 
     fn start_next(&mut self, now: Instant) {
         let mut gate_closed = false;
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        for slot in &mut self.slots {
             let due = match slot.state {
                 State::Down => slot.wanted,
                 State::BackingOff { until } => slot.wanted && until <= now,
                 State::Starting { .. } | State::Up { .. } | State::Stopping { .. } => false,
             };
             if due && !(slot.gated && gate_closed) {
-                let run = slot.start(index, &self.events);
+                let run = slot.start(&self.events);
                 slot.state = State::Starting { run, deadline: after(now, slot.policy().start_deadline) };
             }
             gate_closed |= slot.gated;
         }
     }
+}
+
+fn stopped_before_ready() -> Arc<Failure> {
+    Arc::new(Failure::new(FailureCause::Failed, "stopped before it was ready"))
 }
 
 fn failure_of_start(slots: &[Slot], child: usize, failure: &Failure) -> Arc<Failure> {

@@ -2,17 +2,20 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use actix::{Actor, Context};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
-    child::Stop,
+    actor_child::{ActorChild, Declared},
+    changes::{ChildError, Roll},
+    child::{StartError, Stop},
     driver::Order,
     errors::TrySendError,
     failure::Failure,
-    record::{ChildRecord, Vital},
+    record::ChildRecord,
     settings::after,
     watchdog::Watchdog,
 };
@@ -64,13 +67,49 @@ impl RunningTree {
     /// together within this one; who is not done by then is given up on. May be called again, with
     /// a nearer deadline.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let order = Order { how: Stop::Drain, overall: Some(after(Instant::now(), deadline)) };
+        let order = Order::Leave { how: Stop::Drain, overall: Some(after(Instant::now(), deadline)) };
         let _stopped_already = self.orders.send(order).await;
         let mut news = self.news.clone();
         match news.wait_for(|status| matches!(status, Status::Stopped { .. })).await.as_deref() {
             Ok(Status::Stopped { report, .. }) => report.clone(),
             Ok(_) | Err(_) => ShutdownReport::default(),
         }
+    }
+
+    /// Takes an actor in as a child of the root, in front of the one named `before`: it is started after what stands before
+    /// it and stopped in its turn, and its failures count with those of the others. Returns when it is ready for the first time.
+    ///
+    /// # Errors
+    /// [`ChildError`]; then it is no child.
+    pub async fn add<A, F>(&self, declared: Declared<A>, before: &str, factory: F) -> Result<(), ChildError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: Fn() -> Result<A, StartError> + Send + Sync + 'static,
+    {
+        let child = Box::new(ActorChild::new(declared, factory));
+        let (came, answer) = oneshot::channel();
+        self.order(Order::Add { child, before: before.to_owned(), came }, answer).await
+    }
+
+    /// Stops a child of the root in order, within its stop deadline, and forgets it. The others go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ChildError::Unknown`] and [`ChildError::Stopping`].
+    pub async fn remove(&self, name: &str) -> Result<ShutdownReport, ChildError> {
+        let (went, answer) = oneshot::channel();
+        self.order(Order::Remove { name: name.to_owned(), went }, answer).await
+    }
+
+    async fn order<T>(
+        &self,
+        order: Order,
+        answer: oneshot::Receiver<Result<T, ChildError>>,
+    ) -> Result<T, ChildError> {
+        if self.orders.send(order).await.is_err() {
+            return Err(ChildError::Stopping);
+        }
+        // One that stops drops what it does not answer.
+        answer.await.unwrap_or(Err(ChildError::Stopping))
     }
 
     /// Waits until the root gives up: a child failed more often than the root's intensity allows. It is
@@ -107,13 +146,14 @@ impl RunningTree {
 /// Reads the records of a tree; cheap to clone, and valid after the tree is gone.
 #[derive(Clone)]
 pub struct TreeMonitor {
-    pub(super) roll: Arc<[Arc<Vital>]>,
+    pub(super) roll: Roll,
 }
 
 impl TreeMonitor {
     /// The records of all children, in the order of their definition.
     pub fn records(&self) -> Vec<ChildRecord> {
-        self.roll.iter().map(|vital| vital.record()).collect()
+        let vitals = self.roll.lock().clone();
+        vitals.iter().map(|vital| vital.record()).collect()
     }
 
     /// As [`ActorRef::crash`](super::ActorRef::crash), for the actor of this name; a thread panics with what it takes
@@ -122,7 +162,7 @@ impl TreeMonitor {
     /// # Errors
     /// [`TrySendError`] where its inbox is full or closed, or no actor has this name.
     pub fn crash(&self, name: &str, why: &'static str) -> Result<(), TrySendError<()>> {
-        let vital = self.roll.iter().find(|vital| vital.name() == name);
+        let vital = self.roll.lock().iter().find(|vital| vital.name() == name).cloned();
         vital.map_or(Err(TrySendError::Closed(())), |vital| vital.crash(why))
     }
 }

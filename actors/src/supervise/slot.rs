@@ -6,12 +6,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
+    changes::Change,
     child::{Definition, Event, Incarnation, Policy, Report, Stop},
     failure::{Failure, FailureCause},
     progress::Progress,
     record::ChildState,
     running::ShutdownReport,
-    settings::Restart,
+    settings::{Restart, after},
 };
 
 /// Where a child is.
@@ -25,6 +26,8 @@ pub(super) enum State {
 
 /// A child in its place among its supervisor's.
 pub(super) struct Slot {
+    /// By which its reports find it, wherever it stands.
+    pub(super) key: usize,
     pub(super) child: Box<dyn Definition>,
     pub(super) state: State,
     pub(super) incarnation: u64,
@@ -41,11 +44,14 @@ pub(super) struct Slot {
     pub(super) finished: bool,
     /// Its inbox is closed and abandoned; it never comes back.
     pub(super) over: bool,
+    /// It is about to come, or to go.
+    pub(super) change: Option<Change>,
 }
 
 impl Slot {
-    pub(super) fn new(child: Box<dyn Definition>) -> Self {
+    pub(super) fn new(key: usize, child: Box<dyn Definition>) -> Self {
         Self {
+            key,
             child,
             state: State::Down,
             incarnation: 0,
@@ -56,6 +62,7 @@ impl Slot {
             last_go: false,
             finished: false,
             over: false,
+            change: None,
         }
     }
 
@@ -70,14 +77,43 @@ impl Slot {
     }
 
     /// Starts the next incarnation.
-    pub(super) fn start(
-        &mut self,
-        child: usize,
-        events: &mpsc::UnboundedSender<Event>,
-    ) -> Box<dyn Incarnation> {
+    pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Box<dyn Incarnation> {
         self.finished = false;
         self.incarnation = self.child.vital().next_incarnation();
-        self.child.start(Report { events: events.clone(), child, incarnation: self.incarnation })
+        self.child.start(Report { events: events.clone(), child: self.key, incarnation: self.incarnation })
+    }
+
+    /// Takes the next step of stopping it, if it is to stop; whether it has not stopped yet. One that is down gets its last
+    /// go where it `may` have one.
+    pub(super) fn stop(
+        &mut self,
+        now: Instant,
+        overall: Option<Instant>,
+        report: Option<&RefCell<ShutdownReport>>,
+        may_go_last: bool,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> bool {
+        let Some(how) = self.halt else { return false };
+        let run = match std::mem::replace(&mut self.state, State::Down) {
+            stopping @ State::Stopping { .. } => {
+                self.state = stopping;
+                return true;
+            }
+            State::Starting { run, .. } | State::Up { run, .. } => run,
+            State::Down | State::BackingOff { .. } => {
+                if how == Stop::Halt || !may_go_last || !self.deserves_last_go() {
+                    self.stopped(how, report);
+                    return false;
+                }
+                self.last_go = true;
+                self.start(events)
+            }
+        };
+        debug!(child = self.name(), "stopping");
+        run.stop(how, overall);
+        self.child.vital().set_state(ChildState::Stopping);
+        self.state = State::Stopping { run, deadline: after(now, self.policy().stop_deadline) };
+        true
     }
 
     pub(super) fn policy(&self) -> &Policy {

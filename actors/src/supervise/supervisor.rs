@@ -3,12 +3,14 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::{Actor, Context};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     ActorRef, Recipient,
     actor_child::{ActorChild, Declared},
+    changes::Roll,
     child::{Definition, StartError},
     driver::{ORDERS_MAX, Uplink, supervise},
     dynamic::{DynamicChild, DynamicRef},
@@ -139,8 +141,9 @@ impl Supervisor {
         for child in &mut children {
             child.enroll("", intensity, &mut roll)?;
         }
+        let roll = Roll::new(Mutex::new(roll));
         let mut node = Node::new(name, strategy, intensity, children);
-        node.set_root();
+        node.set_root(Roll::clone(&roll));
         let report = Rc::new(RefCell::new(ShutdownReport::default()));
         node.share_report(&report);
 
@@ -152,7 +155,7 @@ impl Supervisor {
         #[allow(clippy::disallowed_methods, reason = "the supervisor's loop, which catches its own panics")]
         let _detached = actix_rt::spawn(supervise(node, begun, inbox, uplink));
 
-        let tree = RunningTree { orders, news, monitor: TreeMonitor { roll: roll.into() } };
+        let tree = RunningTree { orders, news, monitor: TreeMonitor { roll } };
         let mut news = tree.news.clone();
         let first = news.wait_for(|status| !matches!(status, Status::Starting)).await;
         match first.as_deref() {

@@ -351,6 +351,7 @@ impl Delivery {
     }
 
     async fn deliver(&mut self, batch: Sealed) -> Settled {
+        self.scratch.begin();
         let measured = scan(&batch.bytes, |span| self.scratch.observe(span));
         let red = self.scratch.take();
         if let Err(error) = measured {

@@ -3,6 +3,7 @@ use std::{
     io::Write,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use actix::Addr;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        Backoff, DestinationState, Protocol,
+        Backoff, DestinationState, Drained, Protocol,
         testing::{self, Greeting, Reply, ScriptedDestination},
         verdict::Kind,
     },

@@ -21,6 +21,7 @@ mod config;
 #[cfg(test)]
 mod damage;
 mod dead_letters;
+mod destinations;
 mod files;
 mod format;
 #[cfg(feature = "fuzzing")]
@@ -55,8 +56,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    Advance, AdvanceError, Append, DeadLetter, DestinationId, DestinationLedger, GroupOutcome, LogFuture,
-    LogStats, Ordinal, ReadError, ReadLimit, Record, Restored, SpanLog,
+    Advance, AdvanceError, Append, DeadLetter, DestinationError, DestinationId, DestinationLedger,
+    GroupOutcome, LogFuture, LogStats, Ordinal, ReadError, ReadLimit, Record, Restored, SpanLog,
 };
 use crate::codec;
 use shared::Shared;
@@ -115,7 +116,7 @@ impl OpenLog {
         SegmentLog { shared: Arc::clone(&self.shared), write: Arc::new(write), read: Arc::new(read) }
     }
 
-    /// The names of the destinations, in the order of their ids.
+    /// The names of the destinations that it was opened for, in the order of their ids.
     pub fn destinations(&self) -> impl Iterator<Item = &str> {
         self.shared.config.destinations.iter().map(|destination| destination.name.as_str())
     }
@@ -242,6 +243,38 @@ impl SpanLog for SegmentLog {
         let mut state = self.shared.state.lock();
         let end = state.end;
         state.destination(id).map(|destination| destination.ledger.at_end(end))
+    }
+
+    fn take_in(&self, destination: LogDestination) -> LogFuture<Result<DestinationId, DestinationError>> {
+        let (done, told) = oneshot::channel();
+        let (shared, name) = (Arc::clone(&self.shared), destination.name.clone());
+        if shared.state.lock().destinations.iter().any(|destination| destination.name == name) {
+            return Box::pin(ready(Err(DestinationError::Taken(name))));
+        }
+        let _full = (self.write)(Work::TakeIn { destination, done });
+        Box::pin(async move {
+            told.await.unwrap_or_else(|_| {
+                // A writer that failed in the middle of it may have done it.
+                let state = shared.state.lock();
+                let found = state.destinations.iter().find(|destination| destination.name == name);
+                found.map(|destination| destination.id).ok_or(DestinationError::Busy)
+            })
+        })
+    }
+
+    fn let_go(&self, id: DestinationId) -> LogFuture<Result<DestinationLedger, DestinationError>> {
+        let (done, told) = oneshot::channel();
+        let Ok(ledger) = self.ledger(id) else { return Box::pin(ready(Err(DestinationError::Unknown))) };
+        let shared = Arc::clone(&self.shared);
+        let _full = (self.write)(Work::LetGo { id, done });
+        Box::pin(async move {
+            // As above.
+            let lost = || match shared.state.lock().destination(id) {
+                Ok(_) => Err(DestinationError::Busy),
+                Err(_) => Ok(ledger),
+            };
+            told.await.unwrap_or_else(|_| lost())
+        })
     }
 
     fn measured(&self, to: Ordinal) {

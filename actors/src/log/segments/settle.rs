@@ -1,12 +1,12 @@
 //! What the writer writes besides groups: positions, dead letters, checkpoints, what is set aside, the clean end.
 
-use std::{io, sync::atomic::Ordering};
+use std::{collections::BTreeMap, io, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
 use super::{
     super::{
-        DeadLetter, DestinationLedger, Ordinal,
+        DeadLetter, DestinationId, DestinationLedger, Ordinal,
         disk::{Disk, read_full},
         unix_now,
     },
@@ -26,20 +26,20 @@ const ASIDE_MAX: u64 = 16 << 20;
 /// The small files that the writer has open.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    destinations: Vec<DestinationFiles>,
+    pub(super) destinations: BTreeMap<DestinationId, DestinationFiles>,
     quarantine: Option<Quarantine>,
 }
 
 /// A destination's, once they were needed.
 #[derive(Debug, Default)]
-struct DestinationFiles {
-    position: Option<PositionFile>,
-    letters: Option<LetterFile>,
+pub(super) struct DestinationFiles {
+    pub(super) position: Option<PositionFile>,
+    pub(super) letters: Option<LetterFile>,
 }
 
 /// What is to be written of a destination, as of one moment.
 struct Due {
-    at: usize,
+    id: DestinationId,
     name: String,
     ledger: DestinationLedger,
     moved: bool,
@@ -49,10 +49,10 @@ struct Due {
 }
 
 impl Due {
-    fn of(at: usize, destination: &Destination) -> Option<Self> {
+    fn of(destination: &Destination) -> Option<Self> {
         let moved = destination.persisted != Some(destination.ledger.position);
         (moved || destination.letters.unsaved > 0).then(|| Self {
-            at,
+            id: destination.id,
             name: destination.name.clone(),
             ledger: destination.ledger.clone(),
             moved,
@@ -75,12 +75,7 @@ impl Writer {
     fn settle_due(&mut self) {
         let due: Vec<Due> = {
             let state = self.shared.state.lock();
-            state
-                .destinations
-                .iter()
-                .enumerate()
-                .filter_map(|(at, destination)| Due::of(at, destination))
-                .collect()
+            state.destinations.iter().filter_map(Due::of).collect()
         };
         if due.is_empty() {
             return;
@@ -88,12 +83,8 @@ impl Writer {
         let mut trouble = None;
         let mut files = std::mem::take(&mut self.files.destinations);
         for due in due {
-            if files.len() <= due.at {
-                files.resize_with(due.at + 1, DestinationFiles::default);
-            }
-            let Some(files) = files.get_mut(due.at) else { continue };
-            let settled = self.settle_one(&due, files);
-            if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
+            let settled = self.settle_one(&due, files.entry(due.id).or_default());
+            if let Ok(destination) = self.shared.state.lock().destination(due.id) {
                 // Written or not: a destination does not wait for a disk that fails.
                 destination.settled = due.ledger.position;
                 for told in destination.settles.drain(..) {
@@ -116,7 +107,7 @@ impl Writer {
 
     /// Removes the positions of destinations that are no longer configured, once other files tell how far the log has
     /// come.
-    fn let_leave(&self) {
+    pub(super) fn let_leave(&self) {
         let names = {
             let mut state = self.shared.state.lock();
             if state.leaving.is_empty() || !state.end_is_kept() {
@@ -151,7 +142,7 @@ impl Writer {
             written += self.append_letters(due, &mut files.letters)?;
         }
         if let Some(last) = due.letters.last()
-            && let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at)
+            && let Ok(destination) = self.shared.state.lock().destination(due.id)
         {
             destination.letters.saved(last.ordinal);
         }
@@ -161,7 +152,7 @@ impl Writer {
             if power {
                 position.sync()?;
             }
-            if let Some(destination) = self.shared.state.lock().destinations.get_mut(due.at) {
+            if let Ok(destination) = self.shared.state.lock().destination(due.id) {
                 destination.persisted = Some(due.ledger.position);
             }
         }
@@ -176,8 +167,8 @@ impl Writer {
         let shared = &*self.shared;
         let (disk, path) = (&*shared.disk, shared.paths.letters(&due.name));
         let all = || -> Vec<DeadLetter> {
-            let state = shared.state.lock();
-            let kept = state.destinations.get(due.at).map(|d| d.letters.kept.iter().cloned().collect());
+            let mut state = shared.state.lock();
+            let kept = state.destination(due.id).map(|d| d.letters.kept.iter().cloned().collect());
             kept.unwrap_or_default()
         };
         let file = match slot {
@@ -272,14 +263,7 @@ impl Writer {
             // What cannot be read cannot be set aside.
             let Ok(read) = read_full(&**file, &mut content, from) else { continue };
             content.truncate(read);
-            let name = damaged_bytes(number, from);
-            match self.quarantine().and_then(|(quarantine, disk)| quarantine.set_aside(disk, &name, &content))
-            {
-                Ok(kept) => aside += kept,
-                Err(error) => {
-                    tracing::warn!(%error, name, "damaged bytes cannot be set aside");
-                }
-            }
+            aside += self.keep_aside(&damaged_bytes(number, from), &content);
         }
         tracing::error!(
             segment = number,
@@ -288,9 +272,18 @@ impl Writer {
             bytes_set_aside = aside,
             "spans in the span log are damaged: they cannot be delivered"
         );
-        let mut state = self.shared.state.lock();
-        state.stats.damaged_spans += spans;
-        state.stats.quarantined_bytes += aside;
+        self.shared.state.lock().stats.damaged_spans += spans;
+    }
+
+    /// Sets bytes aside under this name; returns how many there was room for.
+    pub(super) fn keep_aside(&mut self, name: &str, bytes: &[u8]) -> u64 {
+        let kept = self.quarantine().and_then(|(quarantine, disk)| quarantine.set_aside(disk, name, bytes));
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, name, "damaged bytes cannot be set aside");
+            0
+        });
+        self.shared.state.lock().stats.quarantined_bytes += kept;
+        kept
     }
 
     fn quarantine(&mut self) -> io::Result<(&mut Quarantine, &dyn Disk)> {

@@ -58,6 +58,8 @@ pub(super) struct State {
     /// Recent records, up to the end.
     pub(super) cache: Records,
     pub(super) destinations: Vec<Destination>,
+    /// The id of the next destination that comes: none is used twice.
+    pub(super) next_destination: usize,
     /// Destinations that are no longer configured and still have a position file.
     pub(super) leaving: Vec<String>,
     /// What the metrics have counted, and what of it a stored checkpoint includes; `None` where there are no
@@ -77,6 +79,7 @@ pub(super) struct Measured {
 
 #[derive(Debug)]
 pub(super) struct Destination {
+    pub(super) id: DestinationId,
     pub(super) name: String,
     pub(super) ledger: DestinationLedger,
     /// Its position as a file has it; `None` before the first.
@@ -164,7 +167,8 @@ impl State {
     }
 
     pub(super) fn destination(&mut self, id: DestinationId) -> Result<&mut Destination, AdvanceError> {
-        self.destinations.get_mut(id.0).ok_or(AdvanceError::Unknown(id.0))
+        let found = self.destinations.iter_mut().find(|destination| destination.id == id);
+        found.ok_or(AdvanceError::Unknown(id.0))
     }
 
     pub(super) fn segment(&mut self, number: u64) -> Option<&mut Segment> {

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, io, ops::Range};
 
 use super::{
     super::{
-        DestinationLedger, DiskStats, Durability, Ordinal, Restored, letters::KeptLetters, records::Records,
+        DestinationId, DestinationLedger, DiskStats, Durability, Ordinal, Restored, letters::KeptLetters,
+        records::Records,
     },
     checkpoint::{self, BootId},
     clean,
@@ -149,7 +150,10 @@ impl Opening<'_> {
         let start = segments.front().map_or(end, |first| first.begin.first);
         let places = config.destinations.iter().zip(known);
         let destinations: Vec<_> = places
-            .map(|(setting, (position, letters))| destination(setting, position, letters, start, end))
+            .enumerate()
+            .map(|(id, (setting, (position, letters)))| {
+                destination(DestinationId(id), setting, position, letters, start, end)
+            })
             .collect();
         let waiting = destinations.iter().map(|destination| destination.ledger.position).min();
         let gone = end > recovered && !segments.is_empty();
@@ -173,6 +177,7 @@ impl Opening<'_> {
             end,
             missing,
             cache: Records::default(),
+            next_destination: destinations.len(),
             destinations,
             leaving,
             measured: config.measured.then(|| {
@@ -240,7 +245,8 @@ impl Opening<'_> {
 }
 
 /// A destination at its place: where its file says, or where it is to begin.
-fn destination(
+pub(super) fn destination(
+    id: DestinationId,
     setting: &LogDestination,
     position: Known,
     letters: KeptLetters,
@@ -258,6 +264,7 @@ fn destination(
         (Known::No, StartAt::End) => (DestinationLedger::starting_at(end), None),
     };
     Destination {
+        id,
         name: setting.name.clone(),
         settled: ledger.position,
         settles: Vec::new(),

@@ -19,9 +19,10 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     super::{
-        Append, CommitError, CommitReply, Committed, Durability, GroupOutcome, Ordinal, PendingSpans, Record,
-        RejectReason, disk::DiskFile, unix_now,
+        Append, CommitError, CommitReply, Committed, DestinationError, DestinationId, DestinationLedger,
+        Durability, GroupOutcome, Ordinal, PendingSpans, Record, RejectReason, disk::DiskFile, unix_now,
     },
+    config::LogDestination,
     format::{ALIGN, DATA_START, RECORD_HEADER, RecordHeader, UnsealedHeader, record_size},
     nanos,
     read::Damage,
@@ -55,6 +56,20 @@ pub enum Work {
     },
     /// Set a damaged place aside.
     Damaged(Damaged),
+    /// Take a destination in.
+    TakeIn {
+        /// Which, and where it begins.
+        destination: LogDestination,
+        /// Told its id.
+        done: oneshot::Sender<Result<DestinationId, DestinationError>>,
+    },
+    /// Let a destination go.
+    LetGo {
+        /// Which.
+        id: DestinationId,
+        /// Told its account.
+        done: oneshot::Sender<Result<DestinationLedger, DestinationError>>,
+    },
 }
 
 /// A damaged place, as a reader found it.
@@ -104,6 +119,12 @@ impl Writer {
                     let _gone = done.send(self.store_checkpoint(position, &bytes));
                 }
                 Work::Damaged(Damaged(damage)) => self.set_aside(&damage),
+                Work::TakeIn { destination, done } => {
+                    let _gone = done.send(self.take_in(&destination));
+                }
+                Work::LetGo { id, done } => {
+                    let _gone = done.send(self.let_go(id));
+                }
             }
         }
         self.settle();

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::{
     measure::{Bounds, RedScratch, RedSettings, RedShared, collect},
@@ -17,7 +15,7 @@ fn page() -> Vec<PageFamily> {
         exemplars: Some(Sampler::new(1.0)),
         ..RedSettings::default()
     });
-    let mut scratch = RedScratch::new(Arc::clone(red.settings()));
+    let mut scratch = RedScratch::new(red.settings());
     let odd = "line\nquote\" back\\slash é {le=\"1\"} # EOF";
     for (service, name, kind, status, millis) in [
         ("shop", "GET /pay", SpanKind::Server, StatusCode::Unset, 2),

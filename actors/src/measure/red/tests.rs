@@ -185,7 +185,7 @@ proptest! {
     #[test]
     fn scratch_and_merge_equal_a_naive_count(batches in prop::collection::vec(prop::collection::vec(plain(), 0..40), 0..6)) {
         let shared = crate::measure::RedShared::default();
-        let mut scratch = RedScratch::new(Arc::clone(shared.settings()));
+        let mut scratch = RedScratch::new(shared.settings());
         let mut first = 0;
         for batch in &batches {
             batch.iter().for_each(|span| scratch.observe(&view(span)));

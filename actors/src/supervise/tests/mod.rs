@@ -1,5 +1,6 @@
 //! Tests of supervision. The whole fault matrix is in these files, by mechanism.
 
+mod changes;
 mod dynamic;
 mod faults;
 mod inbox;

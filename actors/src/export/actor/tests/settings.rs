@@ -95,3 +95,20 @@ async fn settings_that_are_not_valid_change_nothing() {
     exporter.drain().await;
     assert_eq!(set(destination.acknowledged()), set(0..100));
 }
+
+#[actix::test]
+async fn another_share_of_the_stop_holds_at_once_and_connects_to_nobody_anew() {
+    let (source, destination) = (Source::new(1), ScriptedDestination::start().unwrap());
+    destination.judge(|_| Reply::Stall);
+    source.commit(100).await;
+    let exporter = source.export(D0, &destination.endpoint(), |config| {
+        config.timeout = Duration::from_secs(600);
+        config.drain_timeout = Duration::from_secs(600);
+    });
+    destination.until(|destination| destination.received().len() == 1).await;
+    let (connections, _) = destination.counts();
+    exporter.addr.send(DrainWithin(Duration::from_millis(100))).await.unwrap();
+    // It would wait for ten minutes.
+    stop(&exporter).await;
+    assert_eq!((destination.counts().0, source.ledger(D0).queued()), (connections, 100));
+}

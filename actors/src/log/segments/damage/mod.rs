@@ -1,6 +1,7 @@
 //! What damage, a failing disk and a full one do to the log, on a simulated disk and without threads.
 
 mod anywhere;
+mod comings;
 mod destinations;
 mod embedded;
 mod errors;

@@ -15,54 +15,56 @@
 //! └── whatever the program adds, such as its admin pages, or a bridge's actor
 //! ```
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread::available_parallelism,
-    time::Duration,
-};
+mod destinations;
+mod in_process;
+mod threads;
+
+use std::{io, sync::Arc, thread::available_parallelism, time::Duration};
 
 use actix::{Actor, Context};
 use actix_rt::{Arbiter, ArbiterHandle};
-use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     accept::{
-        Acceptor, Admission, Connection, ConnectionId, ConnectionLimits, Connections, Door, DoorLedger,
-        FlushError, GrpcDoor, Http1Settings, Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor,
-        OutboxConfig, RequestLimits, Scratches, SpanSink, spread,
+        Acceptor, Admission, ConnectionLimits, Connections, Door, DoorLedger, GrpcDoor, Http1Settings,
+        Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits,
+        Scratches, spread,
     },
     bearer::Gate,
     collect::SpanCollector,
-    export::{DestinationConfig, DestinationConfigError, DestinationStatus, OtlpExportActor, Reconfigure},
-    log::{
-        DestinationId, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog,
-        segments::{OpenLog, SegmentLog},
+    export::{DestinationConfig, DestinationConfigError},
+    log::{DestinationLedger, MemoryLog, MemoryLogConfig, SpanLedger, SpanLog, segments::OpenLog},
+    measure::{
+        CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedSettings, RedShared, Remeasure,
+        RemeasureError, STOP_MAX,
     },
-    measure::{CHECKPOINT_INTERVAL_DEFAULT, MetricsActor, RedScratch, RedSettings, RedShared, STOP_MAX},
-    observe::{Observed, ObservedDestination, ObservedDoor},
-    retain::{Retainer, Retention, RetentionConfig},
-    span::Sampler,
+    observe::{Observed, ObservedDoor},
+    retain::{Retention, RetentionConfig},
     supervise::{
-        ActorRef, Backoff, ChildSpec, DynamicRef, DynamicSpec, Failure, Intensity, RunningTree,
-        ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
+        ActorRef, Backoff, ChildSpec, DynamicSpec, Failure, Intensity, RunningTree, ShutdownReport,
+        StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
     },
 };
+
+pub use destinations::ChangeError;
+use destinations::{Destinations, Making, exemplary};
+pub use in_process::InProcess;
+use in_process::{Shard, Shards};
+use threads::{retention_thread, segment_log};
 
 /// The most io threads that are started by themselves: more only help where connections are many and busy.
 const IO_THREADS_MAX: usize = 4;
 /// Messages that wait for the collector at most; a connection waits for room, or refuses.
 const COLLECTOR_INBOX: usize = 1_024;
-/// Messages that wait for the log's threads at most. There is one group at a time, one checkpoint, a read for each
-/// consumer, and one message about positions.
-const LOG_INBOX: usize = 256;
-/// What the log needs to sync its files when it is closed.
-const LOG_STOP: Duration = Duration::from_secs(10);
 /// Messages that wait for the metrics at most; what finds no room is counted from the log.
 const METRICS_INBOX: usize = 64;
+/// How long the metrics may take for a change of their settings: a checkpoint has to be stored.
+const REMEASURE_MAX: Duration = Duration::from_secs(10);
+/// The thread of the retention.
+const RETENTION: &str = "retention";
+/// The collector.
+const COLLECTOR: &str = "collector";
 /// The set of all connections.
 const CONNECTIONS: &str = "connections";
 
@@ -156,13 +158,14 @@ pub struct Tree {
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
-    exporters: Vec<Exporter>,
+    destinations: Destinations,
+    metrics: Option<Metrics>,
 }
 
-/// An exporter, with the settings that its next incarnation has.
-struct Exporter {
-    actor: ActorRef<OtlpExportActor>,
-    settings: Arc<Mutex<DestinationConfig>>,
+/// The counters, and who counts.
+struct Metrics {
+    red: Arc<RedShared>,
+    actor: ActorRef<MetricsActor>,
 }
 
 impl Tree {
@@ -187,14 +190,12 @@ impl Tree {
             LogForm::Segments(open) => Arc::new(segment_log(&mut supervisor, open, config.backoff)),
         };
 
-        // An exemplar is to lead somewhere. Who samples least keeps all that the others keep.
-        let rates = config.destinations.iter().map(|destination| destination.sampling_rate);
-        let exemplars = rates.reduce(f64::max).map(Sampler::new);
+        let exemplars = exemplary(config.destinations.iter());
         let red = Arc::new(match config.measure {
             true => RedShared::restore(RedSettings { exemplars, ..config.red }, &*log),
             false => RedShared::default(),
         });
-        let settings = Arc::clone(red.settings());
+        let settings = red.current().clone();
         let metrics = config.measure.then(|| {
             let (log, red, interval) = (Arc::clone(&log), Arc::clone(&red), config.checkpoint_interval);
             let spec = child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more();
@@ -204,43 +205,22 @@ impl Tree {
                 .child(spec, move || Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red), interval)))
         });
 
-        let mut exporters = Vec::new();
-        let mut changeable = Vec::new();
-        let mut destinations = Vec::new();
-        for (index, destination) in config.destinations.into_iter().enumerate() {
-            let id = DestinationId(index);
-            let name = destination.name.clone();
-            let status = Arc::new(DestinationStatus::new(&name));
-            destinations.push(ObservedDestination { id, status: Arc::clone(&status) });
-            let log = Arc::clone(&log);
-            // What it does not deliver in time it leaves; given up on is only one that does not answer at all.
-            let stop = destination.drain_timeout + Duration::from_secs(1);
-            let settings = Arc::new(Mutex::new(destination));
-            let current = Arc::clone(&settings);
-            let exporter = supervisor.child(
-                child(format!("export.{name}")).stop_deadline(stop).drains_more(),
-                move || {
-                    let settings = current.lock().clone();
-                    OtlpExportActor::new(&settings, Arc::clone(&log), id, Arc::clone(&status))
-                        .map_err(StartError::new)
-                },
-            );
-            changeable.push(Exporter { actor: exporter.clone(), settings });
-            exporters.push(exporter);
-        }
+        let before = if config.retention.max_bytes > 0 { RETENTION } else { COLLECTOR };
+        let exporters =
+            Making::define(&mut supervisor, Arc::clone(&log), config.backoff, before, config.destinations);
 
         let retention = (config.retention.max_bytes > 0).then(|| Arc::new(Retention::new(config.retention)));
         let retainer = retention.as_ref().map(|retention| {
-            retention_thread(&mut supervisor, child("retention".to_owned()), Arc::clone(retention))
+            retention_thread(&mut supervisor, child(RETENTION.to_owned()), Arc::clone(retention))
         });
 
         let collector = {
             let log = Arc::clone(&log);
-            let exporters: Vec<_> = exporters.iter().map(ActorRef::recipient).collect();
+            let followers = exporters.followers();
             let metrics = metrics.as_ref().map(ActorRef::recipient);
-            let spec = child("collector".to_owned()).inbox_capacity(COLLECTOR_INBOX);
+            let spec = child(COLLECTOR.to_owned()).inbox_capacity(COLLECTOR_INBOX);
             supervisor.child(spec, move || {
-                let collector = SpanCollector::new(Arc::clone(&log), exporters.clone(), metrics.clone());
+                let collector = SpanCollector::new(Arc::clone(&log), followers.clone(), metrics.clone());
                 Ok(collector.retaining(retainer.clone()))
             })
         };
@@ -253,10 +233,9 @@ impl Tree {
         let mut outbox = |index: usize, thread: ArbiterHandle| {
             let outbox = Arc::new(Outbox::new(&outbox_config));
             let shard = Shard { thread: thread.clone(), outbox: Arc::clone(&outbox) };
-            let (recipient, spans, settings) =
-                (collector.recipient(), Arc::clone(&spans), Arc::clone(&settings));
+            let (recipient, spans, settings) = (collector.recipient(), Arc::clone(&spans), settings.clone());
             supervisor.child(child(format!("outbox.{index}")).arbiter(thread).drains_more(), move || {
-                let scratch = RedScratch::new(Arc::clone(&settings));
+                let scratch = RedScratch::following(settings.clone());
                 Ok(OutboxActor::new(Arc::clone(&outbox), recipient.clone(), Arc::clone(&spans), scratch))
             });
             shard
@@ -319,8 +298,11 @@ impl Tree {
         }
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
-        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, destinations, red, retention));
-        Self { supervisor, observed, in_process, io, exporters: changeable }
+        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, red, retention));
+        let destinations = exporters.done(Arc::clone(&observed));
+        let red = observed.red().cloned();
+        let metrics = red.zip(metrics).map(|(red, actor)| Metrics { red, actor });
+        Self { supervisor, observed, in_process, io, destinations, metrics }
     }
 
     /// What can be seen of the tree; valid before it starts and after it stopped.
@@ -353,66 +335,9 @@ impl Tree {
             }
         };
         self.observed.started(tree.monitor());
-        let Self { observed, in_process, io, exporters, .. } = self;
-        Ok(Running { tree, observed, in_process, io, exporters })
+        let Self { observed, in_process, io, destinations, metrics, .. } = self;
+        Ok(Running { tree, observed, in_process, io, destinations, metrics })
     }
-}
-
-/// The log's threads: one that writes, and one that reads what is no longer in memory.
-fn segment_log(supervisor: &mut Supervisor, open: &OpenLog, backoff: Backoff) -> SegmentLog {
-    let spec = |name: &str| ChildSpec::new(name).backoff(backoff).inbox_capacity(LOG_INBOX);
-    let writing = open.clone();
-    // Stopped last, it finishes what waits and closes the log, even if it was down.
-    let writer = spec("log").stop_deadline(LOG_STOP).drains_more();
-    let write = supervisor.thread(writer, move |context| {
-        let mut writer = writing.writer();
-        // The one before may have ended before positions that somebody waits for were written.
-        writer.handle([]);
-        let mut batch = Vec::with_capacity(LOG_INBOX);
-        while context.recv(&mut batch, LOG_INBOX) {
-            writer.handle(batch.drain(..));
-        }
-        if !context.is_fenced() {
-            writer.close();
-        }
-        Ok(())
-    });
-    let reader = open.reader();
-    let report = write.clone();
-    let read = supervisor.thread(spec("log.reader"), move |context| {
-        let mut batch = Vec::with_capacity(1);
-        while context.recv(&mut batch, 1) {
-            for request in batch.drain(..) {
-                reader.handle(request, &mut |work| {
-                    // Told to nobody, it is found again after the next start.
-                    let _full = report.try_send(work);
-                });
-            }
-        }
-        Ok(())
-    });
-    open.log(
-        move |work| write.try_send(work).map_err(TrySendError::into_message),
-        move |request| read.try_send(request).map_err(TrySendError::into_message),
-    )
-}
-
-/// The retention's thread: it is woken when there is enough to look through.
-fn retention_thread(supervisor: &mut Supervisor, spec: ChildSpec, retention: Arc<Retention>) -> Retainer {
-    let sifted = Arc::clone(&retention);
-    let thread = supervisor.thread(spec.inbox_capacity(1), move |context| {
-        let mut wakes: Vec<()> = Vec::with_capacity(1);
-        while context.recv(&mut wakes, 1) {
-            wakes.clear();
-            sifted.sift();
-        }
-        Ok(())
-    });
-    let wake = move || {
-        // Full means that a wake is already waiting there.
-        let _waiting = thread.try_send(());
-    };
-    Retainer::new(retention, Arc::new(wake))
 }
 
 /// Children come back quickly at first: senders wait in the meantime.
@@ -421,80 +346,14 @@ fn backoff() -> Backoff {
     Backoff::new(initial, 2.0, cap, 0.2, stable).unwrap_or_default()
 }
 
-/// An io thread, and the outbox of its in-process connections.
-struct Shard {
-    thread: ArbiterHandle,
-    outbox: Arc<Outbox>,
-}
-
-/// The shards, at least one.
-struct Shards {
-    first: Shard,
-    others: Vec<Shard>,
-}
-
-impl Shards {
-    fn iter(&self) -> impl Iterator<Item = &Shard> {
-        std::iter::once(&self.first).chain(&self.others)
-    }
-
-    fn pick(&self, turn: usize) -> &Shard {
-        self.others.get(turn % (self.others.len() + 1)).unwrap_or(&self.first)
-    }
-}
-
-/// Where in-process connections are made. Clones make connections of the same tree, from any thread.
-#[derive(Clone)]
-pub struct InProcess {
-    shards: Arc<Shards>,
-    next: Arc<AtomicUsize>,
-    limits: ConnectionLimits,
-    children: DynamicRef,
-    connections: Arc<Connections>,
-}
-
-impl InProcess {
-    /// A new connection. Where there are too many, or the tree is on its way down, it is closed from the
-    /// start: what it is told is counted as refused.
-    pub fn connection(&self, id: ConnectionId) -> Connection {
-        let shard = self.shards.pick(self.next.fetch_add(1, Ordering::Relaxed));
-        let connection = Connection::new(id, Arc::clone(&shard.outbox), self.limits);
-        let (actor, open) = (connection.actor(), self.connections.open());
-        let started = self
-            .children
-            .start(&shard.thread, format!("connection {id}"), move |stop| Ok(actor.until(stop.wait(), open)));
-        if let Err(error) = started {
-            self.connections.count_refused();
-            tracing::debug!(%error, "in-process connection is refused");
-            connection.close();
-        }
-        connection
-    }
-
-    /// Where spans go that are encoded already.
-    pub(crate) fn sink(&self) -> SpanSink {
-        SpanSink::new(self.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect())
-    }
-
-    /// Waits until every span that ended before this call is committed.
-    ///
-    /// # Errors
-    /// [`FlushError`] where the tree was shut down first.
-    pub async fn flush(&self) -> Result<(), FlushError> {
-        for shard in self.shards.iter() {
-            shard.outbox.flush().await?;
-        }
-        Ok(())
-    }
-}
-
 /// A tree that runs.
 pub struct Running {
     tree: RunningTree,
     observed: Arc<Observed>,
     in_process: InProcess,
     io: Vec<Arbiter>,
-    exporters: Vec<Exporter>,
+    destinations: Destinations,
+    metrics: Option<Metrics>,
 }
 
 impl Running {
@@ -508,27 +367,64 @@ impl Running {
         &self.in_process
     }
 
-    /// Gives the destination of this name other settings, see [`Reconfigure`]; false where there is none. Its position, its
-    /// ledger and whatever waits for it stay. Its `drain_timeout` and `start` are those that the tree was defined with.
+    /// The settings of each destination that there is.
+    pub async fn destinations(&self) -> Vec<DestinationConfig> {
+        self.destinations.settings().await
+    }
+
+    /// Takes a destination in: it begins where it would begin at a start, and is from then on like the others. To be waited
+    /// for to the end, unless the tree is shut down.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then there is no such destination, and no trace of it.
+    pub async fn add_destination(&self, config: DestinationConfig) -> Result<(), ChangeError> {
+        self.destinations.add(&self.tree, config).await
+    }
+
+    /// Lets the destination of this name go, as a start without it would: its exporter delivers what it can within its
+    /// `drain_timeout`, and what is left is not kept for it. Returns its account as of then, or `None` where there is no such
+    /// destination. To be waited for to the end, unless the tree is shut down.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then it is still there, and is delivered to.
+    pub async fn remove_destination(&self, name: &str) -> Result<Option<DestinationLedger>, ChangeError> {
+        self.destinations.remove(&self.tree, name).await
+    }
+
+    /// Gives the destination of this name other settings, see [`Reconfigure`](crate::export::Reconfigure); false where there
+    /// is none. Its position, its ledger and whatever waits for it stay. Its `start` is that with which it came, and its
+    /// `drain_timeout` is no longer than what all of them had together at the start.
     ///
     /// # Errors
     /// Where the settings are not valid: nothing has changed then.
     pub async fn reconfigure(&self, config: &DestinationConfig) -> Result<bool, DestinationConfigError> {
-        config.validate()?;
-        let Some(Exporter { actor, settings }) =
-            self.exporters.iter().find(|exporter| exporter.settings.lock().name == config.name)
-        else {
-            return Ok(false);
+        self.destinations.reconfigure(config).await
+    }
+
+    /// Keeps the span metrics with other settings, where they are kept. Their histogram's bounds stay as they are, and exemplars
+    /// follow the destinations. Series that can be the same go on, the others end; see `measure/regroup.rs`.
+    ///
+    /// # Errors
+    /// [`RemeasureError`]; then they are kept as before.
+    pub async fn remeasure(&self, settings: RedSettings) -> Result<(), RemeasureError> {
+        let Some(Metrics { red, actor }) = &self.metrics else { return Ok(()) };
+        let before = red.settings();
+        let (bounds, exemplars) = (before.bounds.clone(), before.exemplars);
+        if (RedSettings { bounds, exemplars, ..settings.clone() }) == *before {
+            return Ok(());
+        }
+        let (done, answer) = oneshot::channel();
+        let asked = async {
+            let asked = actor.send(Remeasure { settings: Box::new(settings), done }).await;
+            asked.map_err(|_| RemeasureError::Lost)?;
+            answer.await.unwrap_or(Err(RemeasureError::Lost))
         };
-        let config = {
-            let mut settings = settings.lock();
-            let DestinationConfig { start, drain_timeout, .. } = *settings;
-            *settings = DestinationConfig { start, drain_timeout, ..config.clone() };
-            settings.clone()
-        };
-        // Closed, the exporter is on its way out, and needs no settings any more.
-        let _closed = actor.send(Reconfigure(Box::new(config))).await;
-        Ok(true)
+        timeout(REMEASURE_MAX, asked).await.unwrap_or(Err(RemeasureError::Lost))
+    }
+
+    /// How the span metrics are kept, where they are.
+    pub fn measured(&self) -> Option<Arc<RedSettings>> {
+        self.metrics.as_ref().map(|metrics| metrics.red.settings())
     }
 
     /// Makes a child panic, for demonstrations and tests of what a crash does: the actor of this name, when

@@ -1,69 +1,50 @@
-//! The actor itself: hooks, handlers, and the future that runs the machine's wishes.
+//! What an exporter has while it runs, and the steps that it takes: it asks the machine, does what that wants, and tells it what came of it.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context as TaskContext, Poll, Waker},
+    task::{Context as TaskContext, Poll},
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler, Running};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    DestinationConfig, DestinationConfigError, DestinationStatus, Drain, Drained, LogAdvanced, Reconfigure,
-    batch::{Batch, Formed},
-    config::Checked,
-    machine::Machine,
-    state::{Action, Doomed, PieceId},
-    transport::{Sent, Tasks, Transport},
-    verdict::{Failure, Verdict},
+    super::{
+        Drain, Drained,
+        batch::{Batch, Formed},
+        machine::Machine,
+        state::{Action, Doomed, PieceId},
+        transport::{Sent, Tasks, Transport},
+        verdict::{Failure, Verdict},
+    },
+    OtlpExportActor,
 };
-use crate::log::{
-    AdvanceError, DeadLetter, DestinationId, DropReason, Ordinal, ReadError, ReadLimit, Record, SpanLog,
-};
+use crate::log::{AdvanceError, DeadLetter, DropReason, Ordinal, ReadError, ReadLimit, Record};
 
 /// A stop waits so long at most for answers to what is in flight when it begins nothing more.
 const LANDING_MAX: Duration = Duration::from_secs(1);
 
-/// Delivers what the log holds to one destination.
-///
-/// It resumes from the destination's position in the log, so that a crash repeats what was in flight and what was
-/// acknowledged behind it: at most `concurrency` × `max_batch_spans` spans, in the log's files as well as in
-/// memory: it does not run further ahead of the position that was persisted last.
-pub struct OtlpExportActor {
-    settings: Checked,
-    /// The settings that come next, when what is in flight is answered.
-    next: Option<Checked>,
-    log: Arc<dyn SpanLog>,
-    id: DestinationId,
-    status: Arc<DestinationStatus>,
-    live: Option<Live>,
-    /// Wakes the future that polls `live`.
-    waker: Option<Waker>,
-}
-
 /// What the actor has while it runs.
-struct Live {
-    machine: Machine<Batch>,
+pub(super) struct Live {
+    pub(super) machine: Machine<Batch>,
     transport: Transport,
     tasks: Tasks,
     running: FuturesUnordered<EventFuture>,
     timer: Pin<Box<Sleep>>,
     /// It waits for its position to be persisted.
     settling: bool,
-    drain: Option<Drain>,
+    pub(super) drain: Option<Drain>,
     /// Set once the actor is to stop.
-    stop: Option<Stop>,
+    pub(super) stop: Option<Stop>,
     /// The newest words in the log, so that the same are not written again.
     said: Option<String>,
 }
 
 /// How an exporter ends.
 #[derive(Debug, Clone, Copy)]
-struct Stop {
+pub(super) struct Stop {
     /// From here on nothing begins: what was cut off at the end would arrive twice.
     last_begin: Instant,
     /// From here on it waits for nothing.
@@ -71,7 +52,7 @@ struct Stop {
 }
 
 impl Stop {
-    fn within(timeout: Duration, now: Instant) -> Self {
+    pub(super) fn within(timeout: Duration, now: Instant) -> Self {
         let landing = (timeout / 4).min(LANDING_MAX);
         Self { last_begin: now + (timeout - landing), end: now + timeout }
     }
@@ -92,7 +73,7 @@ enum Event {
 
 /// The actor cannot go on: its view of the log is wrong. A fresh incarnation begins with the log's.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     #[error("the log refused the position: {0}")]
     Position(#[from] AdvanceError),
     #[error("no request can be made: {0}")]
@@ -102,20 +83,7 @@ enum Broken {
 }
 
 impl OtlpExportActor {
-    /// An exporter to the log's destination `id`. Nothing happens before it is started.
-    ///
-    /// # Errors
-    /// Where the settings are not valid.
-    pub fn new(
-        config: &DestinationConfig,
-        log: Arc<dyn SpanLog>,
-        id: DestinationId,
-        status: Arc<DestinationStatus>,
-    ) -> Result<Self, DestinationConfigError> {
-        Ok(Self { settings: config.check()?, next: None, log, id, status, live: None, waker: None })
-    }
-
-    fn go_live(&self) -> Result<Live, Broken> {
+    pub(super) fn go_live(&self) -> Result<Live, Broken> {
         let ledger = self.log.ledger(self.id)?;
         let tasks = Tasks::default();
         let transport = Transport::new(self.settings.transport.clone(), tasks.clone());
@@ -133,23 +101,8 @@ impl OtlpExportActor {
         })
     }
 
-    /// Ends this incarnation; the next begins with the log's position.
-    fn give_up(&self, why: &Broken, ctx: &mut Context<Self>) {
-        let destination = self.status.name();
-        tracing::error!(destination, error = %why, "the exporter begins anew from the log's position");
-        self.status.failed(&why.to_string());
-        crate::supervise::fail(ctx, why);
-    }
-
-    /// The actor's own thread looks at everything again.
-    fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
-    }
-
     /// Polls everything; true if the actor has come to its end.
-    fn poll_live(&mut self, cx: &mut TaskContext<'_>) -> Result<bool, Broken> {
+    pub(super) fn poll_live(&mut self, cx: &mut TaskContext<'_>) -> Result<bool, Broken> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
@@ -375,96 +328,3 @@ impl Live {
         }
     }
 }
-
-/// Polls what the actor has running, inside the actor's context: a panic there is the actor's, and the actor's end
-/// ends it.
-struct Pump;
-
-impl ActorFuture<OtlpExportActor> for Pump {
-    type Output = ();
-
-    fn poll(
-        self: Pin<&mut Self>,
-        actor: &mut OtlpExportActor,
-        ctx: &mut Context<OtlpExportActor>,
-        task: &mut TaskContext<'_>,
-    ) -> Poll<()> {
-        match actor.poll_live(task) {
-            Ok(false) => Poll::Pending,
-            Ok(true) => {
-                ctx.stop();
-                Poll::Ready(())
-            }
-            Err(broken) => {
-                actor.give_up(&broken, ctx);
-                Poll::Ready(())
-            }
-        }
-    }
-}
-
-impl Actor for OtlpExportActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        match self.go_live() {
-            Ok(live) => {
-                self.live = Some(live);
-                ctx.spawn(Pump);
-            }
-            Err(error) => self.give_up(&error, ctx),
-        }
-    }
-
-    fn stopping(&mut self, _ctx: &mut Self::Context) -> Running {
-        let timeout = self.settings.drain_timeout;
-        let Some(live) = self.live.as_mut().filter(|live| live.stop.is_none()) else {
-            return Running::Stop;
-        };
-        live.machine.drain();
-        live.stop = Some(Stop::within(timeout, Instant::now()));
-        self.wake();
-        Running::Continue
-    }
-}
-
-impl Drop for OtlpExportActor {
-    fn drop(&mut self) {
-        // What was in flight is not any more; the state stays as it was until the next incarnation knows better.
-        let state = self.status.snapshot().state;
-        self.status.stands(state, 0);
-    }
-}
-
-impl Handler<LogAdvanced> for OtlpExportActor {
-    type Result = ();
-
-    fn handle(&mut self, _message: LogAdvanced, _ctx: &mut Self::Context) {
-        self.wake();
-    }
-}
-
-impl Handler<Reconfigure> for OtlpExportActor {
-    type Result = Result<(), DestinationConfigError>;
-
-    fn handle(&mut self, Reconfigure(config): Reconfigure, _ctx: &mut Self::Context) -> Self::Result {
-        self.next = Some(config.check()?);
-        self.wake();
-        Ok(())
-    }
-}
-
-impl Handler<Drain> for OtlpExportActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Drain, _ctx: &mut Self::Context) {
-        if let Some(live) = &mut self.live {
-            live.machine.drain();
-            live.drain = Some(message);
-        }
-        self.wake();
-    }
-}
-
-#[cfg(test)]
-mod tests;
