@@ -12,7 +12,7 @@ use nyx_telemetry::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::{Config, Loaded, Sources, takes_effect_at_once},
+    config::{Config, DoorsTls, Loaded, Sources, speaks_tls, takes_effect_at_once},
     exit::{Failure, UNAVAILABLE},
     gates::Gates,
     logging::{self, Logging},
@@ -70,7 +70,7 @@ impl Reload {
     /// Reads the configuration, and swaps what can be swapped.
     pub(crate) async fn reload(&mut self, tree: &Running) {
         match self.read() {
-            Ok(loaded) => self.apply(loaded, tree).await,
+            Ok((loaded, tls)) => self.apply(loaded, tls, tree).await,
             Err(problems) => {
                 tracing::error!(
                     problems = problems.len(),
@@ -87,18 +87,21 @@ impl Reload {
         }
     }
 
-    fn read(&self) -> Result<Loaded, Vec<String>> {
+    fn read(&self) -> Result<(Loaded, DoorsTls), Vec<String>> {
         let loaded = self.sources.load().map_err(|invalid| invalid.problems)?;
         logging::filter(loaded.config.tracing.level, &self.sources.environment)
             .map_err(|failure| vec![failure.message])?;
-        Ok(loaded)
+        let tls = DoorsTls::read(&loaded.config.ingest).map_err(|problems| {
+            problems.iter().map(|(key, why)| format!("{key}: {why}")).collect::<Vec<_>>()
+        })?;
+        Ok((loaded, tls))
     }
 
-    async fn apply(&mut self, loaded: Loaded, tree: &Running) {
+    async fn apply(&mut self, loaded: Loaded, tls: DoorsTls, tree: &Running) {
         let changes = changes(&self.started, &self.current, &loaded);
         let listed = |keys: &[String]| (!keys.is_empty()).then(|| keys.join(", "));
         let (changed, needs_restart) = (listed(&changes.at_once), listed(&changes.at_restart));
-        if let Err(problem) = self.swap(&loaded.config, tree).await {
+        if let Err(problem) = self.swap(&loaded.config, tls, tree).await {
             tracing::error!(changed, needs_restart, "the configuration was not swapped: {problem}");
             tree.observed().reloaded(Err(problem));
             return;
@@ -119,7 +122,7 @@ impl Reload {
     }
 
     /// Swaps what can be swapped. What may fail comes first: until something else has changed it is undone.
-    async fn swap(&self, config: &Config, tree: &Running) -> Result<(), String> {
+    async fn swap(&self, config: &Config, tls: DoorsTls, tree: &Running) -> Result<(), String> {
         let there = tree.destinations().await;
         let wanted = run::destinations(config);
         let (new, stay): (Vec<_>, Vec<_>) =
@@ -134,6 +137,11 @@ impl Reload {
             tracing::warn!("{failure}");
         }
         self.gates.set(config);
+        for (door, tls) in tls.into_doors() {
+            if tree.renew_tls(door, tls) {
+                tracing::info!(door, "new connections have the certificate that is in the door's files now");
+            }
+        }
         for destination in &stay {
             if let Err(error) = tree.reconfigure(destination).await {
                 tracing::error!(%error, "the destination keeps its settings");
@@ -183,10 +191,17 @@ fn tokens(config: &Config) -> [(&'static str, Option<&Tokens>); 2] {
     files.map(|(key, file)| (key, file.as_ref().map(|file| &file.tokens)))
 }
 
+/// Whether the key is of the TLS of a door that began without it, or is to be without it: that is so until the next start.
+fn turns_tls(key: &str, started: &Loaded, new: &Loaded) -> bool {
+    let door = key.strip_prefix("ingest.").and_then(|rest| rest.split_once(".tls."));
+    let speaks = |loaded: &Loaded, door: &str| speaks_tls(&loaded.config.ingest, door);
+    door.is_some_and(|(door, _)| !speaks(started, door) || !speaks(new, door))
+}
+
 fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
     let keys = |other: &Loaded, at_once: bool| {
         let mut keys = new.differing_keys(other);
-        keys.retain(|key| takes_effect_at_once(key) == at_once);
+        keys.retain(|key| (takes_effect_at_once(key) && !turns_tls(key, started, new)) == at_once);
         keys
     };
     let mut now = keys(current, true);
@@ -200,6 +215,8 @@ fn changes(started: &Loaded, current: &Loaded, new: &Loaded) -> Changes {
 
 #[cfg(test)]
 mod tests {
+    use nyx_telemetry::tls::testing::Folder;
+
     use super::*;
 
     fn loaded(flags: &[(&str, &str)]) -> Loaded {
@@ -246,6 +263,22 @@ mod tests {
     #[test]
     fn the_same_configuration_from_elsewhere_changes_nothing() {
         assert_eq!(changed(&[], &[("tracing.level", "info")]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_door_that_begins_or_ceases_to_speak_tls_needs_a_restart_and_other_files_do_not() {
+        let folder = Folder::new("reload-doors");
+        let file = |name: &str| folder.path(name).display().to_string();
+        let [server, renewed, key, ca] = ["server.pem", "renewed.pem", "server.key", "ca.pem"].map(file);
+        let (cert_key, key_key) = ("ingest.http.tls.cert_file", "ingest.http.tls.key_file");
+        let on = [(cert_key, &*server), (key_key, &*key)];
+        for (from, to) in [(&[][..], &on[..]), (&on, &[])] {
+            assert_eq!(changed(from, to), (vec![], keys(&[cert_key, key_key])));
+        }
+        let other = [(cert_key, &*renewed), (key_key, &*key), ("ingest.http.tls.client_ca_file", &*ca)];
+        assert_eq!(changed(&on, &other), (keys(&[cert_key, "ingest.http.tls.client_ca_file"]), vec![]));
+        let off = [on[0], on[1], ("ingest.http.listen", "")];
+        assert_eq!(changed(&on, &off), (vec![], keys(&["ingest.http.listen"])));
     }
 
     #[test]

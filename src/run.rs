@@ -24,8 +24,8 @@ use tokio::{
 use crate::{
     admin::{AdminPages, AdminSocket},
     cli::VERSION,
-    config::{Config, Loaded, Shutdown, Sources},
-    exit::{Failure, SOFTWARE, UNAVAILABLE},
+    config::{Config, DoorsTls, Loaded, Shutdown, Sources},
+    exit::{CONFIG, Failure, SOFTWARE, UNAVAILABLE},
     gates::Gates,
     limits, log_folder,
     logging::Logging,
@@ -229,11 +229,16 @@ impl Daemon {
     /// Binds, defines and starts, with a log from [`log_folder::open`]. To be called on the thread of an actix System.
     ///
     /// # Errors
-    /// [`UNAVAILABLE`] where an address cannot be listened on, [`SOFTWARE`] where a child did not start.
+    /// [`UNAVAILABLE`] where an address cannot be listened on, [`CONFIG`] where the files of a door's TLS have changed for the worse
+    /// since the configuration was read, [`SOFTWARE`] where a child did not start.
     pub async fn start(config: &Config, log: LogForm) -> Result<Self, Failure> {
         let kept_in = (config.log.durability != Durability::Memory).then(|| config.log.dir.clone());
         let gates = Gates::new(config);
         let tree_config = TreeConfig { gate: Arc::clone(&gates.doors), ..tree_config(config, log)? };
+        let secured = [("grpc", &tree_config.grpc_tls), ("http", &tree_config.http_tls)];
+        let secured: Vec<_> =
+            secured.into_iter().filter_map(|(name, tls)| tls.as_ref().map(|_| name)).collect();
+        let tls = (!secured.is_empty()).then(|| secured.join(", "));
         let grpc = tree_config.grpc.as_ref().map(|listener| listener.addr().clone());
         let http = tree_config.http.as_ref().map(|listener| listener.addr().clone());
         let address = config.telemetry.prometheus_addr;
@@ -261,7 +266,7 @@ impl Daemon {
         let door =
             |at: &Option<ListenAddr>| at.as_ref().map_or_else(|| "off".to_owned(), ListenAddr::to_string);
         let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
-        tracing::info!(version = VERSION, grpc = door(&grpc), http = door(&http), pages = %pages, log, "ready");
+        tracing::info!(version = VERSION, grpc = door(&grpc), http = door(&http), tls, pages = %pages, log, "ready");
         Ok(Self { tree, pages, grpc, http, kept_in, gates })
     }
 
@@ -286,6 +291,10 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
             Failure::new(UNAVAILABLE, format!("cannot listen on {addr} ({key}): {why}"))
         })
     };
+    let tls = DoorsTls::read(&config.ingest).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|(key, why)| format!("{key}: {why}")).collect();
+        Failure::new(CONFIG, lines.join("; "))
+    })?;
     Ok(TreeConfig {
         service_name: config.telemetry.service_name.clone(),
         resource: config.telemetry.resource.clone(),
@@ -306,7 +315,9 @@ fn tree_config(config: &Config, log: LogForm) -> Result<TreeConfig, Failure> {
         },
         commit_timeout: config.ingest.commit_timeout,
         grpc: bind(config.ingest.grpc.listen.as_ref(), "ingest.grpc.listen")?,
+        grpc_tls: tls.grpc,
         http: bind(config.ingest.http.listen.as_ref(), "ingest.http.listen")?,
+        http_tls: tls.http,
         ..TreeConfig::default()
     })
 }

@@ -10,6 +10,8 @@ use std::{
     process::{Command, Output},
 };
 
+use nyx_telemetry::tls::testing::Folder;
+
 fn nyx_daemon(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_nyx-daemon"))
         .args(args)
@@ -124,6 +126,89 @@ fn a_token_is_not_shown_and_what_may_be_too_open_earns_a_warning() {
         shown.contains(&format!("ingest.token_file = \"{tokens}\"")) && !shown.contains("hush"),
         "{shown}"
     );
+}
+
+#[test]
+fn what_is_wrong_with_the_files_of_a_doors_tls_is_said_with_key_origin_and_file() {
+    let folder = Folder::new("cli-door-tls");
+    folder.write("text.pem", b"hello");
+    let file = |name: &str| folder.path(name).display().to_string();
+    let pem = "must hold a certificate in PEM, which begins with -----BEGIN CERTIFICATE-----";
+    let no_key = "must hold a private key in PEM that is not encrypted (PKCS #8, PKCS #1 or SEC 1)";
+    let (server, key) = (file("server.pem"), file("server.key"));
+    for (set, problems) in [
+        (
+            vec![("cert_file", file("no.pem")), ("key_file", file("no.key"))],
+            vec![
+                format!(
+                    "cert_file: {:?} cannot be read: No such file or directory (os error 2)",
+                    file("no.pem")
+                ),
+                format!(
+                    "key_file: {:?} cannot be read: No such file or directory (os error 2)",
+                    file("no.key")
+                ),
+            ],
+        ),
+        (
+            vec![("cert_file", file("text.pem")), ("key_file", key.clone())],
+            vec![format!("cert_file: {:?} {pem}", file("text.pem"))],
+        ),
+        (
+            vec![("cert_file", server.clone()), ("key_file", file("text.pem"))],
+            vec![format!("key_file: {:?} {no_key}", file("text.pem"))],
+        ),
+        (
+            vec![("cert_file", server.clone()), ("key_file", file("client.key"))],
+            vec![format!(
+                "key_file: {:?} must hold the key of the certificate in {server:?}, not another",
+                file("client.key")
+            )],
+        ),
+        (
+            vec![("cert_file", server.clone()), ("key_file", key.clone()), ("client_ca_file", key.clone())],
+            vec![format!("client_ca_file: {key:?} {pem}")],
+        ),
+    ] {
+        for door in ["grpc", "http"] {
+            let flags = set.iter().map(|(key, value)| format!("--set=ingest.{door}.tls.{key}={value}"));
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|problem| {
+                    let (key, rest) = problem.split_once(": ").unwrap();
+                    let key = format!("ingest.{door}.tls.{key}");
+                    format!("  {key} (flag --set {key}): {rest}\n")
+                })
+                .collect();
+            let expected = format!("nyx-daemon: the configuration is not valid\n{}", lines.concat());
+            for command in ["validate", "run"] {
+                let flags: Vec<String> = std::iter::once(command.to_owned()).chain(flags.clone()).collect();
+                let args: Vec<&str> = flags.iter().map(String::as_str).collect();
+                assert_eq!(nyx_daemon(&args, &[]), (Some(78), String::new(), expected.clone()));
+            }
+        }
+    }
+    let alone = format!("--set=ingest.grpc.tls.cert_file={server}");
+    let (status, _, stderr) = nyx_daemon(&["validate", &alone], &[]);
+    let expected = format!(
+        "  ingest.grpc.tls.cert_file (flag --set ingest.grpc.tls.cert_file): {server:?} must not be set alone: set tls.key_file too\n"
+    );
+    assert!(status == Some(78) && stderr.ends_with(&expected), "{stderr}");
+
+    let with_key = format!("--set=ingest.grpc.tls.key_file={key}");
+    assert_eq!(nyx_daemon(&["validate", &alone, &with_key], &[]).0, Some(0));
+    let unix = "--set=ingest.grpc.listen=unix:/run/nyx.sock";
+    let (status, _, stderr) = nyx_daemon(&["validate", &alone, &with_key, unix], &[]);
+    let rule = "must not be set: the door is unix:/run/nyx.sock, and TLS is spoken over TCP alone";
+    let problem = |key: &str, file: &str| {
+        let key = format!("ingest.grpc.tls.{key}");
+        format!("  {key} (flag --set {key}): {file:?} {rule}\n")
+    };
+    let expected = problem("cert_file", &server) + &problem("key_file", &key);
+    assert!(status == Some(78) && stderr.ends_with(&expected), "{stderr}");
+    // A door that is off needs no files.
+    let off = "--set=ingest.grpc.listen=";
+    assert_eq!(nyx_daemon(&["validate", &alone, off], &[]).0, Some(0));
 }
 
 #[test]

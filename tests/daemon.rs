@@ -17,7 +17,7 @@ use std::{
     process::Output,
 };
 
-use nyx_telemetry::export::testing::ScriptedDestination;
+use nyx_telemetry::{export::testing::ScriptedDestination, tls::testing::Folder};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::Value;
 
@@ -153,5 +153,80 @@ fn the_demonstration_exits_0_because_its_ledger_balances() {
         "\nthe ledger balances, and the destination counted ",
     ] {
         assert!(stdout.contains(said), "{said:?} is missing\n{stdout}\n{stderr}");
+    }
+}
+
+/// Variables with the files of TLS of this table, in this folder.
+fn tls(table: &str, folder: &Folder, files: &[(&str, &str)]) -> Vec<(String, String)> {
+    let file = |(key, name): &(&str, &str)| {
+        (format!("NYX__{table}__TLS__{key}"), folder.path(name).display().to_string())
+    };
+    files.iter().map(file).collect()
+}
+
+fn start(variables: &[(String, String)]) -> Daemon {
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    Daemon::start(&variables)
+}
+
+#[test]
+fn one_nyx_delivers_to_the_doors_of_another_with_certificates_on_both_sides() {
+    let folder = Folder::new("daemon-tls");
+    let sink = ScriptedDestination::start().unwrap();
+    let door = [("CERT_FILE", "server.pem"), ("KEY_FILE", "server.key"), ("CLIENT_CA_FILE", "ca.pem")];
+    let mut variables = tls("INGEST__GRPC", &folder, &door);
+    variables.extend(tls("INGEST__HTTP", &folder, &door));
+    variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), sink.endpoint()));
+    let mut receiver = start(&variables);
+    assert_eq!(receiver.line("ready", |line| line["message"] == "ready")["tls"], "grpc, http");
+
+    let own = [("CA_FILE", "ca.pem"), ("CERT_FILE", "client.pem"), ("KEY_FILE", "client.key")];
+    let mut variables = tls("EXPORT__DEFAULT", &folder, &own);
+    variables.extend(tls("EXPORT__HTTP", &folder, &own));
+    variables.extend(tls("EXPORT__NAMELESS", &folder, &own[..1]));
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://{}", receiver.door)),
+        ("NYX__EXPORT__HTTP__ENDPOINT", format!("https://{}", receiver.http)),
+        ("NYX__EXPORT__HTTP__PROTOCOL", "http/protobuf".to_owned()),
+        ("NYX__EXPORT__NAMELESS__ENDPOINT", format!("https://{}", receiver.http)),
+        ("NYX__EXPORT__NAMELESS__PROTOCOL", "http/protobuf".to_owned()),
+        ("NYX__EXPORT__NAMELESS__RETRY__MAX", "20ms".to_owned()),
+        ("NYX__EXPORT__NAMELESS__RETRY__INITIAL", "20ms".to_owned()),
+        ("NYX__SHUTDOWN__TIMEOUT", "5s".to_owned()),
+    ] {
+        variables.push((name.to_owned(), value));
+    }
+    let sender = start(&variables);
+    sender.send(0..500);
+    let exported = |daemon: &Daemon, name: &str| daemon.stats()["destinations"][name]["exported"].clone();
+    sender.page("/stats", |_| exported(&sender, "default") == 500 && exported(&sender, "http") == 500);
+    receiver.page("/stats", |_| exported(&receiver, "default") == 1_000);
+    assert_eq!(arrived(&sink), (0..500).map(|number| (number, 2)).collect());
+
+    sender.page("/health", |health| {
+        health.contains("nameless ") && health.contains("TLS: it does not accept our certificate")
+    });
+    assert_eq!(exported(&sender, "nameless"), 0);
+    let failures = |daemon: &Daemon, reason: &str| {
+        let page = get_blocking(daemon.pages, "/metrics", None).body;
+        Samples::parse(&page).sum("nyx_door_tls_failures_total", &[&format!("reason=\"{reason}\"")])
+    };
+    assert!(failures(&receiver, "no_certificate") > 0.0);
+    let line = receiver.line("of the refusal", |line| line["reason"] == "no_certificate");
+    assert_eq!(
+        (&line["message"], &line["door"], &line["level"]),
+        (
+            &"no TLS with a client: it shows no certificate, which ingest.http.tls.client_ca_file asks for"
+                .into(),
+            &"http".into(),
+            &"WARN".into()
+        )
+    );
+    assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    let stats = receiver.stats();
+    assert_eq!((&stats["balanced"], &stats["spans"]["accepted"]), (&true.into(), &1_000.into()));
+    for daemon in [sender, receiver] {
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.end().0.code(), Some(0));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use nyx_daemon::config;
 use nyx_telemetry::{
-    accept::DoorReason,
+    accept::{DoorReason, TlsFailure},
     export::{DestinationState, verdict},
     log::{DropReason, Oddity, RejectReason},
     metrics::{self, Kind, Unit},
@@ -341,6 +341,7 @@ fn metrics_page() -> String {
     }
     page.push_str(METRICS_PROCESS);
     let doors: Vec<_> = DoorReason::ALL.iter().map(|reason| reason.label()).collect();
+    let tls: Vec<_> = TlsFailure::ALL.iter().map(|reason| reason.label()).collect();
     let rejects: Vec<_> = RejectReason::ALL.iter().map(|reason| reason.label()).collect();
     let oddities: Vec<_> = Oddity::ALL.iter().map(|oddity| oddity.label()).collect();
     let drops: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
@@ -349,6 +350,7 @@ fn metrics_page() -> String {
     for (label, of, values) in [
         ("door", "doors", &["grpc", "http", "in_process"][..]),
         ("reason", "`nyx_door_requests_refused_total`, `nyx_door_refused_bytes_total`", &doors),
+        ("reason", "`nyx_door_tls_failures_total`", &tls),
         ("reason", "`nyx_spans_rejected_total`", &rejects),
         ("oddity", "`nyx_spans_odd_total`", &oddities),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),

@@ -16,13 +16,15 @@ use nyx_telemetry::{
     accept::ListenAddr,
     export::{Backoff, DestinationConfig, testing::ScriptedDestination},
     log::Durability,
+    tls::{ServerTlsFiles, testing},
 };
 
 use self::support::{
     LIMIT, arrived,
     folder::Folder,
     load::{client, deliver, span},
-    nobody, quick,
+    nobody, quick, request,
+    tls::client_over,
 };
 
 #[test]
@@ -50,6 +52,38 @@ fn a_plain_program_gets_spans_out_of_both_doors_and_a_clean_end() {
     assert!(stats.balanced, "{stats:?}");
     assert_eq!(stats.destinations["default"].ledger.exported, 200);
     assert_eq!(arrived(&sink), (0..200).map(|number| (number, 1)).collect());
+}
+
+#[test]
+fn a_plain_program_may_have_its_doors_speak_tls() {
+    let folder = testing::Folder::new("embedded");
+    let tls = folder.door("server.pem", Some("ca.pem"));
+    let builder = || Telemetry::builder().grpc_door("127.0.0.1:0").http_door("127.0.0.1:0");
+    let telemetry = builder().grpc_tls(tls.clone()).http_tls(tls.clone()).start().unwrap();
+    let observed = telemetry.observed().clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = testing::Client::new(&folder).with("client.pem", "client.key");
+        for door in [telemetry.grpc_door(), telemetry.http_door()] {
+            let door = door.unwrap().to_string();
+            let connection = client.offering(&["h2"]).connect(&door).await.unwrap();
+            // That of HTTP has another path for it, and says so.
+            let told = client_over(connection).await.export(request(0..10)).await;
+            assert_eq!(told.is_ok(), Some(&door) == telemetry.grpc_door().map(ToString::to_string).as_ref());
+        }
+        telemetry.shutdown().await
+    });
+    assert_eq!(observed.stats().spans.accepted, 10);
+
+    let none = ServerTlsFiles { key_file: None, ..tls.clone() };
+    let error = builder().http_tls(none).start().err().unwrap().to_string();
+    let expected = "server.pem\" must not be set alone: set tls.key_file too";
+    assert!(
+        error.starts_with("the http door's TLS: tls.cert_file: ") && error.ends_with(expected),
+        "{error}"
+    );
+    let error = Telemetry::builder().grpc_door("unix:/tmp/door").grpc_tls(tls).start().err().unwrap();
+    assert!(error.to_string().contains("TLS is spoken over TCP alone"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    net::TcpStream,
     time::Duration,
 };
 
@@ -21,7 +23,7 @@ use nyx_daemon::{
 };
 use nyx_telemetry::{
     ConnectionId,
-    accept::ListenAddr,
+    accept::{ListenAddr, Listener},
     export::{
         DestinationConfig,
         testing::{Reply, ScriptedDestination},
@@ -34,6 +36,7 @@ use nyx_telemetry::{
     metrics::{ALL, Family, Kind},
     observe::Phase,
     supervise::Intensity,
+    tls::testing as tls,
     tree::LogForm,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
@@ -51,11 +54,15 @@ use self::support::{
 
 /// A daemon in this process that delivers to `endpoint`, with its log in memory unless told.
 async fn daemon(endpoint: &str, more: &[(&str, &str)]) -> Daemon {
+    let tls = tls::Folder::new(&format!("pages-{:?}", std::thread::current().id()));
+    let [certificate, key] = ["server.pem", "server.key"].map(|name| tls.path(name).display().to_string());
     let environment = [
         ("NYX__TELEMETRY__OTLP_ENDPOINT", endpoint),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", "127.0.0.1:0"),
         ("NYX__INGEST__GRPC__LISTEN", "127.0.0.1:0"),
         ("NYX__INGEST__HTTP__LISTEN", "127.0.0.1:0"),
+        ("NYX__INGEST__HTTP__TLS__CERT_FILE", &certificate),
+        ("NYX__INGEST__HTTP__TLS__KEY_FILE", &key),
         ("NYX__EXPORT__DEFAULT__BATCH__MAX_DELAY", "10ms"),
         ("NYX__LOG__DURABILITY", "memory"),
     ];
@@ -512,6 +519,12 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_door_connections_opened_total", &["door=\"in_process\""], By("a connection opens")),
     ("nyx_door_connections_refused_total", &["door=\"in_process\""], By("there are too many connections")),
     ("nyx_door_accept_errors_total", &[], Elsewhere("tests/daemon.rs, without descriptors")),
+    (
+        "nyx_door_tls_failures_total",
+        &["door=\"http\"", "reason=\"plaintext\""],
+        By("somebody speaks plain text to a door with TLS"),
+    ),
+    ("nyx_door_certificate_expiry_timestamp_seconds", &["door=\"http\""], Is(67_090_118_400.0)),
     ("nyx_spans_scanned_total", &[], By("a span ends, and is pending")),
     ("nyx_spans_accepted_total", &[], By("a span ends and waits")),
     ("nyx_spans_rejected_total", &["reason=\"log_full\""], By("a batch is too large for the log")),
@@ -693,7 +706,11 @@ fn every_family_moves_when_it_should() {
             quick("default", &sink.endpoint()),
             DestinationConfig { sampling_rate: 0.0, ..quick("none", &none.endpoint()) },
         ];
+        let (tls, http) =
+            (tls::Folder::new("pages"), Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap());
         let nyx = Nyx::start(destinations, |config| {
+            config.http = Some(http.clone());
+            config.http_tls = tls.door("server.pem", None).read().unwrap();
             config.log = LogForm::Memory { max_bytes: 512 << 10 };
             config.io_threads = 1;
             config.max_connections = 2;
@@ -708,6 +725,15 @@ fn every_family_moves_when_it_should() {
         until("none of it is for one of them", || nyx.destination("none").ledger.sampled_out == 50).await;
         until("counted", || nyx.red().1 == 50).await;
         story.step("spans wait for a dead destination");
+
+        let stranger = TcpStream::connect(http.addr().to_string()).unwrap();
+        (&stranger).write_all(b"hello").unwrap();
+        until("it was let go", || {
+            let http = nyx.stats().connections["http"];
+            (http.opened, http.open) == (1, 0)
+        })
+        .await;
+        story.step("somebody speaks plain text to a door with TLS");
 
         let connection = nyx.tree.in_process().connection(ConnectionId::new(1));
         until("its actor runs", || nyx.stats().connections["in_process"].opened == 1).await;

@@ -11,9 +11,12 @@ mod support;
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
-use nyx_telemetry::export::{
-    DestinationConfig,
-    testing::{Reply, ScriptedDestination},
+use nyx_telemetry::{
+    export::{
+        DestinationConfig,
+        testing::{Reply, ScriptedDestination},
+    },
+    tls::testing as tls,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::trace_service_client::TraceServiceClient,
@@ -33,6 +36,7 @@ use self::support::{
     load::{client, deliver},
     process::Daemon,
     quick, request, spans, system,
+    tls::client_over,
 };
 
 /// A configuration file that the test rewrites.
@@ -589,6 +593,81 @@ fn killed_in_the_midst_of_reloads_under_load_it_loses_nothing_that_was_acknowled
     daemon.page("/health", |health| health.contains("\"status\":\"ok\""));
     let metrics = reloaded(&mut daemon);
     assert!(metrics["changed"].is_null(), "{metrics}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0.code(), Some(0));
+}
+
+/// The files of the gRPC door's TLS, which are in this folder.
+fn door_tls(folder: &tls::Folder, clients: Option<&str>) -> String {
+    let file = |name: &str| folder.path(name).display().to_string();
+    let clients = clients.map(|name| format!("client_ca_file = {:?}\n", file(name))).unwrap_or_default();
+    format!(
+        "[ingest.grpc.tls]\ncert_file = {:?}\nkey_file = {:?}\n{clients}",
+        file("door.pem"),
+        file("server.key")
+    )
+}
+
+#[test]
+fn a_doors_certificate_is_renewed_and_open_connections_go_on() {
+    let folder = tls::Folder::new("reload-door-tls");
+    let install = |name: &str| fs::copy(folder.path(name), folder.path("door.pem")).unwrap();
+    let [server, renewed] = ["server.pem", "renewed.pem"].map(|name| fs::read(folder.path(name)).unwrap());
+    assert_ne!(server, renewed);
+    install("server.pem");
+    let sink = ScriptedDestination::start().unwrap();
+    let file = File::new("door-tls.toml", &to(&sink.endpoint(), &door_tls(&folder, None)));
+    let mut daemon = file.daemon();
+    assert_eq!(daemon.line("ready", |line| line["message"] == "ready")["tls"], "grpc");
+    system(async {
+        let sender = tls::Client::new(&folder).offering(&["h2"]);
+        let connection = sender.connect(&daemon.door).await.unwrap();
+        let first = tls::shown(&connection);
+        let mut open = client_over(connection).await;
+        open.export(request(0..50)).await.unwrap();
+
+        install("renewed.pem");
+        daemon.signal(Signal::HUP);
+        let renewals = "new connections have the certificate that is in the door's files now";
+        assert_eq!(daemon.line("of the renewal", |line| line["message"] == renewals)["door"], "grpc");
+        let connection = sender.connect(&daemon.door).await.unwrap();
+        let second = tls::shown(&connection);
+        assert_ne!(first, second);
+        client_over(connection).await.export(request(50..100)).await.unwrap();
+        open.export(request(100..150)).await.unwrap();
+        let expires = metric(&daemon, "nyx_door_certificate_expiry_timestamp_seconds", &["door=\"grpc\""]);
+        assert_eq!(expires, 67_090_118_400.0);
+
+        fs::write(folder.path("door.pem"), "half a certificate").unwrap();
+        daemon.signal(Signal::HUP);
+        let degraded = "degraded: the configuration was not reloaded: ingest.grpc.tls.cert_file (file ";
+        daemon.page("/health", |health| {
+            health.contains(degraded) && health.contains("must hold a certificate in PEM")
+        });
+        assert_eq!(tls::shown(&sender.connect(&daemon.door).await.unwrap()), second);
+
+        install("server.pem");
+        file.write(&to(&sink.endpoint(), &door_tls(&folder, Some("ca.pem"))));
+        daemon.signal(Signal::HUP);
+        let reloaded = |line: &serde_json::Value| line["changed"] == "ingest.grpc.tls.client_ca_file";
+        daemon.line("of the reload", reloaded);
+        assert!(sender.refused(&daemon.door).await.contains("CertificateRequired"));
+        let connection = sender.with("client.pem", "client.key").connect(&daemon.door).await.unwrap();
+        assert_eq!(tls::shown(&connection), first);
+        client_over(connection).await.export(request(150..200)).await.unwrap();
+        open.export(request(200..250)).await.unwrap();
+        let reason = &["door=\"grpc\"", "reason=\"no_certificate\""];
+        assert_eq!(metric(&daemon, "nyx_door_tls_failures_total", reason), 1.0);
+        assert_eq!(daemon.stats()["tls"]["grpc"]["client_certificates"], true);
+
+        file.write(&to(&sink.endpoint(), ""));
+        daemon.signal(Signal::HUP);
+        let keys = ["cert_file", "key_file"].map(|key| format!("ingest.grpc.tls.{key}")).join(", ");
+        daemon.line("that it needs a restart", |line| line["needs_restart"] == keys);
+        assert!(sender.refused(&daemon.door).await.contains("CertificateRequired"), "it has it still");
+    });
+    daemon.page("/stats", |_| exported(&daemon) == 250);
+    assert_eq!(reloads(&daemon), (3, 1));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().0.code(), Some(0));
 }

@@ -22,7 +22,7 @@ mod retry_info;
 pub mod span;
 pub mod supervise;
 pub mod telemetry;
-mod tls;
+pub mod tls;
 pub mod tree;
 
 pub use accept::{

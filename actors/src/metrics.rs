@@ -171,6 +171,10 @@ families! {
         "Stream connections closed at once, because there were too many or the daemon was on its way down.";
     DOOR_ACCEPT_ERRORS: Counter = "nyx_door_accept_errors_total" ["door"]
         "Times that the system could not accept a connection, as for want of file descriptors.";
+    DOOR_TLS_FAILURES: Counter = "nyx_door_tls_failures_total" ["door", "reason"]
+        "Connections that came to nothing because of TLS, by reason.";
+    DOOR_CERTIFICATE_EXPIRY: Gauge in Seconds = "nyx_door_certificate_expiry_timestamp_seconds" ["door"]
+        "When the door's certificate ends, since the Unix epoch; only where the door speaks TLS.";
 
     // Spans: scanned = accepted + rejected + pending.
     SPANS_SCANNED: Counter = "nyx_spans_scanned_total" []

@@ -23,6 +23,7 @@ use crate::{
     },
     observe::Observed,
     supervise::{ShutdownReport, TreeError},
+    tls::{ServerTlsError, ServerTlsFiles},
     tree::{InProcess, LogForm, Tree, TreeConfig},
 };
 
@@ -64,6 +65,8 @@ pub struct Builder {
     config: TreeConfig,
     grpc: Option<String>,
     http: Option<String>,
+    grpc_tls: ServerTlsFiles,
+    http_tls: ServerTlsFiles,
     log_dir: Option<PathBuf>,
     durability: Option<Durability>,
     more: More,
@@ -121,6 +124,14 @@ pub enum StartError {
     /// The door's address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The door's TLS cannot be set up.
+    #[error("the {door} door's TLS: {error}")]
+    Tls {
+        /// `grpc` or `http`.
+        door: &'static str,
+        /// What is wrong.
+        error: ServerTlsError,
+    },
     /// The system has no thread left.
     #[error("no thread for the actor system: {0}")]
     Thread(#[from] io::Error),
@@ -208,6 +219,18 @@ impl Builder {
         self
     }
 
+    /// Has the OTLP/gRPC door speak TLS, with these files as they are at the start, and no plain text.
+    pub fn grpc_tls(mut self, files: ServerTlsFiles) -> Self {
+        self.grpc_tls = files;
+        self
+    }
+
+    /// Has the OTLP/HTTP door speak TLS, likewise.
+    pub fn http_tls(mut self, files: ServerTlsFiles) -> Self {
+        self.http_tls = files;
+        self
+    }
+
     /// Every other setting.
     pub fn configure(mut self, change: impl FnOnce(&mut TreeConfig)) -> Self {
         change(&mut self.config);
@@ -235,10 +258,14 @@ impl Builder {
         }
         if let Some(address) = self.grpc {
             let address: ListenAddr = address.parse()?;
+            let tls = self.grpc_tls.read_for(&address);
+            self.config.grpc_tls = tls.map_err(|error| StartError::Tls { door: "grpc", error })?;
             self.config.grpc = Some(Listener::bind(&address)?);
         }
         if let Some(address) = self.http {
             let address: ListenAddr = address.parse()?;
+            let tls = self.http_tls.read_for(&address);
+            self.config.http_tls = tls.map_err(|error| StartError::Tls { door: "http", error })?;
             self.config.http = Some(Listener::bind(&address)?);
         }
         let grpc = self.config.grpc.as_ref().map(|listener| listener.addr().clone());

@@ -3,6 +3,8 @@
 /// Keys that do, and tables of which all keys do; `NAME` stands for a destination's name.
 const AT_ONCE: &[&str] = &[
     "export.NAME",
+    "ingest.grpc.tls",
+    "ingest.http.tls",
     "ingest.token_file",
     "metrics.dimensions",
     "metrics.expire_after",

@@ -8,6 +8,7 @@
 mod at_once;
 mod checks;
 mod destinations;
+mod doors;
 mod environment;
 mod kinds;
 mod layers;
@@ -34,6 +35,7 @@ use thiserror::Error;
 
 pub use self::{
     at_once::takes_effect_at_once,
+    doors::{DoorsTls, speaks_tls},
     environment::Environment,
     layers::ConfigFile,
     metrics::Metrics,
@@ -42,7 +44,7 @@ pub use self::{
     reference::{Reference, reference},
     section::Key,
     settings::{
-        Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Retention, Runtime, Shutdown,
+        Config, DoorTls, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Retention, Runtime, Shutdown,
         Telemetry, Tracing,
     },
 };
@@ -159,6 +161,9 @@ impl Sources {
         checks::contradictions(&values, &problems);
         for destination in config.iter().flat_map(|config| &config.export) {
             destinations::as_a_whole(destination, &values, &problems);
+        }
+        if let Ok(config) = &config {
+            doors::judge(&config.ingest, &values, &problems);
         }
         match (config, problems.into_inner()) {
             (Ok(config), problems) if problems.is_empty() => {

@@ -118,6 +118,8 @@ declare! {
     pub struct GrpcDoor {
         /// Where the OTLP/gRPC door listens; off where it is empty.
         listen: Option<ListenAddr> = listen(),
+        /// The files of its TLS.
+        tls: DoorTls = section(),
     }
 }
 
@@ -126,6 +128,22 @@ declare! {
     pub struct HttpDoor {
         /// Where the OTLP/HTTP door (`POST /v1/traces`) listens; off where it is empty.
         listen: Option<ListenAddr> = listen(),
+        /// The files of its TLS.
+        tls: DoorTls = section(),
+    }
+}
+
+declare! {
+    /// `[ingest.grpc.tls]` and `[ingest.http.tls]`.
+    pub struct DoorTls {
+        /// The certificate in PEM that clients are shown, behind it those between it and its authority. Where it is set the door
+        /// speaks TLS 1.3 and 1.2, and no plain text. Not with a Unix socket.
+        cert_file: PathBuf = path(),
+        /// Its key in PEM, not encrypted: RSA, ECDSA on P-256 or P-384, or Ed25519.
+        key_file: PathBuf = path(),
+        /// Certificates in PEM of the authorities of which one has to have signed a client's certificate. Empty: clients are
+        /// asked for none.
+        client_ca_file: PathBuf = path(),
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Daemon {
     lines: Receiver<Value>,
     seen: Vec<Value>,
     pub door: String,
+    pub http: String,
     pub pages: SocketAddr,
 }
 
@@ -72,13 +73,14 @@ impl Daemon {
             }
         });
         let pages = ([0, 0, 0, 0], 0).into();
-        Self { process, lines, seen: vec![], door: String::new(), pages }
+        Self { process, lines, seen: vec![], door: String::new(), http: String::new(), pages }
     }
 
     /// Waits until it is ready.
     pub fn ready(&mut self) {
         let ready = self.line("ready", |line| line["message"] == "ready" && line["pages"].is_string());
         self.door = ready["grpc"].as_str().unwrap().to_owned();
+        self.http = ready["http"].as_str().unwrap().to_owned();
         self.pages = ready["pages"].as_str().unwrap().parse().unwrap();
     }
 

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::{
-    Accepted, Door, Http2Settings, Intake, Refusal, Stop, Unanswered, body::Packing, echo, header, http2,
-    reply::Reply,
+    Accepted, Door, DoorTls, Http2Settings, Intake, Refusal, Stop, Unanswered, body::Packing, echo, header,
+    http2, reply::Reply,
 };
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -24,6 +24,8 @@ const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,gzip");
 pub struct GrpcDoor {
     /// Settings of its connections.
     pub http2: Http2Settings,
+    /// Its TLS.
+    pub tls: Arc<DoorTls>,
     /// What it shares with other doors.
     pub intake: Intake,
 }
@@ -31,12 +33,9 @@ pub struct GrpcDoor {
 impl Door for GrpcDoor {
     fn serve(self: Arc<Self>, socket: Accepted, stop: Stop) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
-            let (http2, unanswered) = (self.http2, Unanswered::default());
+            let (http2, tls, unanswered) = (self.http2, Arc::clone(&self.tls), Unanswered::default());
             let service = GrpcService::new(self, unanswered.clone());
-            match socket.into_socket() {
-                Ok(socket) => http2::greet_and_serve(socket, http2, service, unanswered, stop).await,
-                Err(error) => tracing::debug!(%error, "connection closed before it was set up"),
-            }
+            http2::greet_and_serve(socket, &tls, http2, service, unanswered, stop).await;
         })
     }
 }

@@ -18,7 +18,7 @@ use super::{Stop, Unanswered, http2::CutOff, socket::Socket};
 /// What a connection may hold beyond the bytes in flight is bounded by `read_buffer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Http1Settings {
-    /// How long a new connection may take to begin, and an old one to come with the whole head of its next
+    /// How long a new connection may take to shake hands and begin, and an old one to come with the whole head of its next
     /// request (60 s).
     pub head_timeout: Duration,
     /// Bytes read ahead of whoever takes them (64 KiB); it bounds a request's head too.
@@ -67,12 +67,12 @@ pub(crate) async fn serve<S, B>(
     .await;
     // A request that is still in its midst is one whose sender has gone.
     cut_off.over();
-    if let Err(error) = ended {
-        return tracing::debug!(error = &error as &dyn std::error::Error, "connection failed");
-    }
     let socket = connection.into_parts().io.into_inner();
     let (unread, bytes_max) = unread;
-    if unread.get() {
-        socket.linger(bytes_max).await;
+    match ended {
+        Ok(()) if unread.get() => return socket.linger(bytes_max).await,
+        Ok(()) => {}
+        Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "connection failed"),
     }
+    socket.close().await;
 }

@@ -24,9 +24,13 @@ use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service}
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    DoorReason, Stop, Unanswered,
-    socket::{Greeting, Socket},
+    Accepted, DoorReason, DoorTls, Stop, Unanswered,
+    greet::{Speaks, greet},
+    socket::Socket,
 };
+
+/// The answer to a client of HTTP/1.
+const NOT_HTTP1: &str = "this port speaks OTLP over gRPC, which is HTTP/2\n";
 
 /// Settings of a door's HTTP/2 connections.
 ///
@@ -50,7 +54,7 @@ pub struct Http2Settings {
     pub max_headers: u32,
     /// A client that was silent for so long is asked for a sign of life (30 s).
     pub ping_interval: Duration,
-    /// How long it may take to give it; and a new connection, to say that it speaks HTTP/2 (10 s).
+    /// How long it may take to give it; and a new connection, to shake hands and say that it speaks HTTP/2 (10 s).
     pub ping_timeout: Duration,
 }
 
@@ -88,7 +92,8 @@ impl Http2Settings {
 /// Serves a connection whose client has still to say that it speaks HTTP/2; a client of HTTP/1 is told that this is
 /// no door for it. Otherwise as [`serve`].
 pub(crate) async fn greet_and_serve<S, B>(
-    mut socket: Socket,
+    accepted: Accepted,
+    tls: &DoorTls,
     settings: Http2Settings,
     service: S,
     unanswered: Unanswered,
@@ -97,20 +102,13 @@ pub(crate) async fn greet_and_serve<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + 'static,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
-    let greeting = tokio::select! {
-        biased;
-        _stopped = &mut stop => return,
-        greeting = socket.greeting(settings.ping_timeout) => greeting,
-    };
-    match greeting {
-        Ok(Greeting::Http2) => serve(socket, settings, service, unanswered, stop).await,
-        Ok(greeting) => {
+    match greet(accepted, tls, settings.ping_timeout, &mut stop).await {
+        Some((socket, Speaks::Http2)) => serve(socket, settings, service, unanswered, stop).await,
+        Some((socket, Speaks::Http1)) => {
             tracing::debug!("connection closed: its client does not speak http/2");
-            if greeting == Greeting::Http1 {
-                socket.refuse_http1().await;
-            }
+            socket.refuse_http1(NOT_HTTP1).await;
         }
-        Err(error) => tracing::debug!(%error, "connection closed before its first request"),
+        None => {}
     }
 }
 

@@ -7,6 +7,7 @@ mod buffers;
 #[cfg(test)]
 mod conformance;
 mod door;
+mod greet;
 mod grpc;
 mod http;
 mod http1;
@@ -24,6 +25,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod unpack;
 
 pub use crate::address::{AddressError, ListenAddr};
@@ -46,6 +48,7 @@ pub use listener::{ListenError, Listener};
 pub use refusal::{Refusal, Retry};
 pub use socket::Accepted;
 pub use stream::{ConnectionCounts, Connections, Door, Open, Stop, StreamConnection};
+pub use tls::{DoorTls, TlsFailure, TlsStats};
 
 /// What is echoed of a sender's text, in characters.
 const ECHOED: usize = 64;

@@ -1,24 +1,27 @@
-//! Accepted sockets, TCP and Unix, and what a client says first.
+//! Accepted sockets, TCP, with or without TLS, and Unix, and what a client says first.
 
 use std::{
     io::{self, IoSlice},
     os::unix,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The answer to a client of HTTP/1.
-const NOT_HTTP1: &str = "this port speaks OTLP over gRPC, which is HTTP/2\n";
+/// What a client of TLS says first: a record of a handshake, of version 3 whichever is meant (RFC 8446, section 5.1).
+const CLIENT_HELLO: &[u8; 2] = &[22, 3];
 /// What is read of such a client's request before the connection is closed.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ pub(crate) enum Greeting {
     Http2,
     /// Something in capitals, as the methods of HTTP/1 are.
     Http1,
+    /// A handshake of TLS.
+    Tls,
     /// Something else, or nothing in time.
     Other,
 }
@@ -44,16 +49,6 @@ pub enum Accepted {
 }
 
 impl Accepted {
-    /// Who is at the other end.
-    pub fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_gone| "tcp".to_owned(), |peer| peer.to_string())
-            }
-            Self::Unix(_) => "unix".to_owned(),
-        }
-    }
-
     /// Joins this thread's runtime.
     pub(crate) fn into_socket(self) -> io::Result<Socket> {
         let stream = match self {
@@ -76,6 +71,8 @@ impl Accepted {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// With its keys and buffers: many times as large as the others.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A socket; what was read of it to see who is there is read again.
@@ -86,17 +83,59 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> String {
+        let address = match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr(),
+            Stream::Tls(stream) => stream.get_ref().0.peer_addr(),
+            Stream::Unix(_) => return "unix".to_owned(),
+        };
+        address.map_or_else(|_gone| "tcp".to_owned(), |peer| peer.to_string())
+    }
+
+    /// Waits for the first byte, which stays to be read; `None` at the end. Of a TCP socket only.
+    pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Stream::Tcp(stream) = &self.stream else { return Err(not_tcp()) };
+        let mut byte = [0];
+        let there = stream.peek(&mut byte).await?;
+        Ok(byte.first().copied().filter(|_| there > 0))
+    }
+
+    /// Shakes hands over a TCP socket of which nothing was read.
+    ///
+    /// # Errors
+    /// What went wrong, and the socket, through which the client was told.
+    pub(super) async fn secured(self, config: Arc<ServerConfig>) -> Result<Self, (io::Error, Self)> {
+        let plain = |stream| Self { replay: Bytes::new(), stream: Stream::Tcp(stream) };
+        match self.stream {
+            Stream::Tcp(stream) => {
+                let accepted = TlsAcceptor::from(config).accept(stream).into_fallible().await;
+                let stream = accepted.map_err(|(error, stream)| (error, plain(stream)))?;
+                Ok(Self { replay: Bytes::new(), stream: Stream::Tls(Box::new(stream)) })
+            }
+            stream @ (Stream::Unix(_) | Stream::Tls(_)) => {
+                Err((not_tcp(), Self { replay: self.replay, stream }))
+            }
+        }
+    }
+
+    /// Whether what is said stays between the two ends.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
     /// Reads as much as it takes to tell who is there, and lets it be read again.
-    pub(crate) async fn greeting(&mut self, limit: Duration) -> io::Result<Greeting> {
+    pub(crate) async fn greeting(&mut self, deadline: Instant) -> io::Result<Greeting> {
         let mut said = [0; PREFACE.len()];
         let mut read = 0;
-        let heard = timeout(limit, async {
+        let heard = timeout_at(deadline, async {
             while let Some(rest @ [_, ..]) = said.get_mut(read..) {
                 match self.read(rest).await? {
                     0 => return Ok(false),
                     more => read += more,
                 }
-                if said.get(..read) != PREFACE.get(..read) {
+                let begins = |with: &[u8]| said.get(..read) == with.get(..read);
+                if !begins(PREFACE) && (read >= CLIENT_HELLO.len() || !begins(CLIENT_HELLO)) {
                     return Ok(false);
                 }
             }
@@ -107,21 +146,40 @@ impl Socket {
         match heard {
             Ok(Ok(true)) => Ok(Greeting::Http2),
             Ok(Ok(false)) if said.first().is_some_and(u8::is_ascii_uppercase) => Ok(Greeting::Http1),
+            Ok(Ok(false)) if said.starts_with(CLIENT_HELLO) => Ok(Greeting::Tls),
             Ok(Ok(false)) | Err(_) => Ok(Greeting::Other),
             Ok(Err(error)) => Err(error),
         }
     }
 
-    /// Tells a client of HTTP/1 that it is at the wrong door.
-    pub(crate) async fn refuse_http1(mut self) {
+    /// Tells a client of HTTP/1 why it is at the wrong door.
+    pub(crate) async fn refuse_http1(self, why: &str) {
         let answer = format!(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{NOT_HTTP1}",
-            NOT_HTTP1.len()
+             connection: close\r\n\r\n{why}",
+            why.len()
         );
+        self.refuse(answer.as_bytes()).await;
+    }
+
+    /// Sends a last answer.
+    pub(super) async fn refuse(mut self, answer: &[u8]) {
         // Whether the answer arrives is the client's affair.
-        let _late = timeout(LINGER, self.write_all(answer.as_bytes())).await;
+        let _late = timeout(LINGER, self.write_all(answer)).await;
+        self.let_go().await;
+    }
+
+    /// Lets a client go that was told why.
+    pub(super) async fn let_go(self) {
         self.linger(LINGER_BYTES).await;
+    }
+
+    /// Says within TLS that nothing was cut off (RFC 8446, section 6.1). Plain text ends with its socket.
+    pub(crate) async fn close(mut self) {
+        if self.is_secure() {
+            // Whether it arrives is the client's affair.
+            let _late = timeout(LINGER, self.shutdown()).await;
+        }
     }
 
     /// Ends what is sent, and reads on for a moment, so many bytes at most: closed with bytes unread, a socket takes
@@ -148,8 +206,13 @@ macro_rules! delegate {
         match &mut $self.get_mut().stream {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
+}
+
+fn not_tcp() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "TLS is spoken over TCP alone")
 }
 
 impl AsyncRead for Socket {
@@ -164,7 +227,12 @@ impl AsyncRead for Socket {
             self.replay.advance(now);
             return Poll::Ready(Ok(()));
         }
-        delegate!(self, stream => Pin::new(stream).poll_read(cx, into))
+        let read = delegate!(self, stream => Pin::new(stream).poll_read(cx, into));
+        match read {
+            // TLS that ends without a word of its end. Requests say how long they are, so it is an end like any other.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => read,
+        }
     }
 }
 

@@ -40,19 +40,23 @@ pub(super) struct Rig {
 pub(super) struct Setup {
     pub(super) listen: ListenAddr,
     pub(super) connections_max: usize,
+    pub(super) max_request: usize,
+    pub(super) in_flight: usize,
     pub(super) arbiters: Vec<ArbiterHandle>,
-    pub(super) door: fn(Intake) -> Arc<dyn Door>,
+    pub(super) door: Box<dyn FnOnce(Intake) -> Arc<dyn Door>>,
     /// Comes first of all with each socket.
     pub(super) trap: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Setup {
-    pub(super) fn new(door: fn(Intake) -> Arc<dyn Door>) -> Self {
+    pub(super) fn new(door: impl FnOnce(Intake) -> Arc<dyn Door> + 'static) -> Self {
         Self {
             listen: "127.0.0.1:0".parse().unwrap(),
             connections_max: 100,
+            max_request: MAX_REQUEST,
+            in_flight: IN_FLIGHT,
             arbiters: vec![Arbiter::current()],
-            door,
+            door: Box::new(door),
             trap: Arc::new(|| ()),
         }
     }
@@ -63,9 +67,9 @@ impl Rig {
         let (collector, batches) = Recipient::channel(1);
         let intake = Intake {
             gate: Arc::default(),
-            limits: RequestLimits { max_request_bytes: MAX_REQUEST, ..RequestLimits::default() },
+            limits: RequestLimits { max_request_bytes: setup.max_request, ..RequestLimits::default() },
             commit_timeout: Duration::from_millis(1),
-            admission: Admission::new(IN_FLIGHT),
+            admission: Admission::new(setup.in_flight),
             ledger: Arc::default(),
             spans: Arc::default(),
             collector,

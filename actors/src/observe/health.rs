@@ -1,5 +1,7 @@
 //! `/health`: what is wrong at this moment.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -26,6 +28,7 @@ impl Observed {
             .chain(self.sick_destinations())
             .chain(metrics)
             .chain(self.sick_actors())
+            .chain(self.expired_certificates())
             .chain(self.not_reloaded())
             .collect();
         let (status, ready) = match self.phase() {
@@ -56,6 +59,14 @@ impl Observed {
                 Some(reason) => Some(format!("{name} {state_is} ({reason})")),
                 None => Some(format!("{name} {state_is}")),
             }
+        })
+    }
+
+    fn expired_certificates(&self) -> impl Iterator<Item = String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.doors.iter().filter_map(move |door| {
+            let expires = door.tls.as_ref()?.stats().certificate_expires?;
+            (expires < now).then(|| format!("the certificate of the door {} has expired", door.name))
         })
     }
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::{
     accept::{
-        Connections, DoorCounts, DoorLedger, Outbox,
+        Connections, DoorCounts, DoorLedger, DoorTls, Outbox,
         seed::{BridgeCounts, BridgeStats},
     },
     export::{DestinationStatus, verdict},
@@ -45,6 +45,8 @@ pub(crate) struct ObservedDoor {
     /// `None` for the in-process door, whose account lies in the outboxes.
     pub(crate) ledger: Option<Arc<DoorLedger>>,
     pub(crate) connections: Arc<Connections>,
+    /// `None` for the in-process door, which has no wire.
+    pub(crate) tls: Option<Arc<DoorTls>>,
 }
 
 /// A destination of the tree.

@@ -6,7 +6,7 @@ use prometheus::core::Collector as _;
 
 use super::{DestinationStats, Observed, VERSION};
 use crate::{
-    accept::DoorReason,
+    accept::{DoorReason, TlsFailure},
     export::{DestinationState, verdict},
     log::{DiskStats, DropReason, Oddity, RejectReason},
     measure,
@@ -65,6 +65,13 @@ impl Observed {
             page.counter(&metrics::DOOR_CONNECTIONS_OPENED, [name], connections.opened);
             page.counter(&metrics::DOOR_CONNECTIONS_REFUSED, [name], connections.refused);
             page.counter(&metrics::DOOR_ACCEPT_ERRORS, [name], connections.accept_errors);
+            let Some(tls) = door.tls.as_ref().map(|tls| tls.stats()) else { continue };
+            for &reason in TlsFailure::ALL {
+                page.counter(&metrics::DOOR_TLS_FAILURES, [name, reason.label()], tls.failures(reason));
+            }
+            if let Some(expires) = tls.certificate_expires {
+                page.gauge(&metrics::DOOR_CERTIFICATE_EXPIRY, [name], expires as f64);
+            }
         }
     }
 

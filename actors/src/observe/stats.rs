@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Observed, Phase, Reloads, VERSION};
 use crate::{
-    accept::{ConnectionCounts, DoorCounts, seed::BridgeStats},
+    accept::{ConnectionCounts, DoorCounts, TlsStats, seed::BridgeStats},
     export::StatusSnapshot,
     log::{DestinationLedger, LogStats, SpanCounts},
     measure::RedStats,
@@ -37,6 +37,8 @@ pub struct Stats {
     pub actors: Vec<ActorStats>,
     /// Stream connections of each door.
     pub connections: BTreeMap<&'static str, ConnectionCounts>,
+    /// TLS at each door that has a wire.
+    pub tls: BTreeMap<&'static str, TlsStats>,
     /// The last spans in memory, where they are retained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionStats>,
@@ -132,6 +134,7 @@ impl Observed {
             metrics: self.red.as_ref().map(|red| red.stats()),
             actors: actors.into_iter().map(ActorStats::from).collect(),
             connections: self.doors.iter().map(|door| (door.name, door.connections.counts())).collect(),
+            tls: self.doors.iter().filter_map(|door| Some((door.name, door.tls.as_ref()?.stats()))).collect(),
             retention: self.retention.as_ref().map(|retention| retention.stats()),
             bridge,
             reloads: self.reloads.lock().clone(),

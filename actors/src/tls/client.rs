@@ -6,17 +6,12 @@ use rustls::{ClientConfig, RootCertStore, sign::SingleCertAndKey};
 
 use super::{
     TlsFiles,
-    files::{Wrong, certificates, certified},
+    files::{Problem, authorities, identity},
     provider::provider,
 };
 
-/// What is wrong: the setting, and its value with what is wrong with it.
-pub(crate) type Problem = (&'static str, String);
-
 const ENDPOINT: &str = "endpoint";
 const CA_FILE: &str = "tls.ca_file";
-const CERT_FILE: &str = "tls.cert_file";
-const KEY_FILE: &str = "tls.key_file";
 
 /// How a client with these files speaks TLS, and behind it the protocol of this name (RFC 7301).
 ///
@@ -29,23 +24,11 @@ pub(crate) fn client(files: &TlsFiles, protocol: &[u8]) -> Result<Arc<ClientConf
         problems.push(problem);
         RootCertStore::empty()
     });
-    let mut identity = None;
-    match (&files.cert_file, &files.key_file) {
-        (None, None) => {}
-        (Some(certificate), None) => {
-            problems.push((KEY_FILE, format!("must be set, as tls.cert_file is, to {certificate:?}")));
-        }
-        (None, Some(key)) => {
-            problems.push((CERT_FILE, format!("must be set, as tls.key_file is, to {key:?}")));
-        }
-        (Some(certificate), Some(key)) => match certified(&provider, certificate, key) {
-            Ok(certified) => identity = Some(certified),
-            Err(Wrong { certificate: of_certificate, key: of_key }) => {
-                problems.extend(of_certificate.map(|why| (CERT_FILE, named(certificate, &why))));
-                problems.extend(of_key.map(|why| (KEY_FILE, named(key, &why))));
-            }
-        },
-    }
+    let identity =
+        identity(&provider, files.cert_file.as_deref(), files.key_file.as_deref()).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            None
+        });
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -63,35 +46,20 @@ pub(crate) fn client(files: &TlsFiles, protocol: &[u8]) -> Result<Arc<ClientConf
 
 /// The authorities of a file, or the system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 fn roots(file: Option<&Path>) -> Result<RootCertStore, Problem> {
+    if let Some(file) = file {
+        return authorities(CA_FILE, file);
+    }
     let mut roots = RootCertStore::empty();
-    match file {
-        Some(file) => {
-            let of_file = |why: String| (CA_FILE, named(file, &why));
-            for certificate in certificates(file).map_err(of_file)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| of_file(format!("must hold certificates of authorities: {error}")))?;
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-                return Err((
-                    ENDPOINT,
-                    format!(
-                        "asks for TLS, and this system has no certificates of authorities{why}: set tls.ca_file"
-                    ),
-                ));
-            }
-        }
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err((
+            ENDPOINT,
+            format!("asks for TLS, and this system has no certificates of authorities{why}: set tls.ca_file"),
+        ));
     }
     Ok(roots)
-}
-
-fn named(file: &Path, why: &str) -> String {
-    format!("{file:?} {why}")
 }
 
 #[cfg(test)]
@@ -137,13 +105,13 @@ mod tests {
                 None,
                 Some("client.pem"),
                 None,
-                "tls.key_file: must be set, as tls.cert_file is, to \"/client.pem\"",
+                "tls.cert_file: \"/client.pem\" must not be set alone: set tls.key_file too",
             ),
             (
                 None,
                 None,
                 Some("client.key"),
-                "tls.cert_file: must be set, as tls.key_file is, to \"/client.key\"",
+                "tls.key_file: \"/client.key\" must not be set alone: set tls.cert_file too",
             ),
             (
                 None,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::{
-    Error, InconsistentKeys,
+    Error, InconsistentKeys, RootCertStore,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
@@ -39,7 +39,7 @@ impl TlsFiles {
 ///
 /// # Errors
 /// What is wrong with the file, to be said behind its name.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let bytes = bytes(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match certificates {
@@ -51,17 +51,68 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// A certificate and its key, each with what is wrong with its file.
-pub(super) struct Wrong {
-    pub(super) certificate: Option<String>,
-    pub(super) key: Option<String>,
-}
+/// What is wrong: the setting, and its value with what is wrong with it.
+pub(crate) type Problem = (&'static str, String);
 
-/// A certificate with its key.
+pub(super) const CERT_FILE: &str = "tls.cert_file";
+pub(super) const KEY_FILE: &str = "tls.key_file";
+
+/// This side's certificate with its key, of which both are set or neither.
 ///
 /// # Errors
-/// What is wrong with either file.
-pub(super) fn certified(
+/// Everything that is wrong with the two settings and their files.
+pub(super) fn identity(
+    provider: &CryptoProvider,
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<Option<Arc<CertifiedKey>>, Vec<Problem>> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), None) => Err(vec![(CERT_FILE, alone(certificate, KEY_FILE))]),
+        (None, Some(key)) => Err(vec![(KEY_FILE, alone(key, CERT_FILE))]),
+        (Some(certificate), Some(key)) => match certified(provider, certificate, key) {
+            Ok(certified) => Ok(Some(certified)),
+            Err(Wrong { certificate: of_certificate, key: of_key }) => {
+                let of_certificate = of_certificate.map(|why| (CERT_FILE, named(certificate, &why)));
+                Err(of_certificate
+                    .into_iter()
+                    .chain(of_key.map(|why| (KEY_FILE, named(key, &why))))
+                    .collect())
+            }
+        },
+    }
+}
+
+/// The authorities of the file of this setting, at least one.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn authorities(setting: &'static str, file: &Path) -> Result<RootCertStore, Problem> {
+    let wrong = |why: String| (setting, named(file, &why));
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file).map_err(wrong)? {
+        roots
+            .add(certificate)
+            .map_err(|error| wrong(format!("must hold certificates of authorities: {error}")))?;
+    }
+    Ok(roots)
+}
+
+pub(super) fn alone(file: &Path, other: &str) -> String {
+    named(file, &format!("must not be set alone: set {other} too"))
+}
+
+pub(super) fn named(file: &Path, why: &str) -> String {
+    format!("{file:?} {why}")
+}
+
+/// What is wrong with each of two files.
+struct Wrong {
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+fn certified(
     provider: &CryptoProvider,
     certificate_file: &Path,
     key_file: &Path,

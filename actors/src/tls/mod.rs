@@ -3,9 +3,14 @@
 mod client;
 mod files;
 mod provider;
-#[cfg(test)]
-pub(crate) mod testing;
+mod server;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 mod words;
 
-pub use self::files::TlsFiles;
 pub(crate) use self::{client::client, words::explained};
+pub use self::{
+    files::TlsFiles,
+    server::{ServerTls, ServerTlsError, ServerTlsFiles},
+};

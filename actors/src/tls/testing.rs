@@ -1,7 +1,15 @@
-//! An authority of tests and what it signs. The keys are nobody's: they stand here.
+//! An authority of tests and what it signs, and clients that trust it. The keys are nobody's: they stand here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "the helpers of tests are tests"
+)]
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,13 +19,18 @@ use rcgen::{
     SerialNumber, SignatureAlgorithm, SigningKey, date_time_ymd,
 };
 use rustls::{
-    RootCertStore, ServerConfig, SignatureScheme,
-    pki_types::{PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
     sign::SingleCertAndKey,
+    version::{TLS12, TLS13},
 };
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::files::{certificates, certified};
+use super::{
+    ServerTlsFiles,
+    files::{authorities, identity},
+};
 
 const CA_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----\n\
@@ -88,12 +101,12 @@ fn params(name: &str, serial: u64) -> CertificateParams {
     params
 }
 
-/// A folder with `ca.pem`; `server.pem` for 127.0.0.1, `expired.pem` and `elsewhere.pem` (another name) with
+/// A folder with `ca.pem`; `server.pem` and `renewed.pem` for 127.0.0.1, `expired.pem` and `elsewhere.pem` (another name) with
 /// `server.key`; `client.pem` with `client.key`; `other-ca.pem`, an authority that signed none of them; and `p521.key`.
-pub(crate) struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let folder = Self(std::env::temp_dir().join(format!("nyx-{name}-{}", std::process::id())));
         fs::create_dir_all(&folder.0).unwrap();
         let (ca_key, server_key, client_key) = (Key::new(CA_KEY), Key::new(SERVER_KEY), Key::new(CLIENT_KEY));
@@ -108,6 +121,7 @@ impl Folder {
         expired.not_after = date_time_ymd(2001, 1, 1);
         for (file, params, key) in [
             ("server.pem", params("127.0.0.1", 3), &server_key),
+            ("renewed.pem", params("127.0.0.1", 7), &server_key),
             ("expired.pem", expired, &server_key),
             ("elsewhere.pem", params("elsewhere.example", 5), &server_key),
             ("client.pem", params("client", 6), &client_key),
@@ -120,39 +134,120 @@ impl Folder {
         folder
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub(crate) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         self.0.display().to_string()
     }
 
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+    pub fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// A server with this certificate, which asks for one of this authority's if it is named.
-    pub(crate) fn server(&self, certificate: &str, clients: Option<&str>) -> Arc<ServerConfig> {
+    /// The files of a door with this certificate, which asks for one of this authority's if it is named.
+    pub fn door(&self, certificate: &str, clients: Option<&str>) -> ServerTlsFiles {
+        ServerTlsFiles {
+            cert_file: Some(self.path(certificate)),
+            key_file: Some(self.path("server.key")),
+            client_ca_file: clients.map(|authority| self.path(authority)),
+        }
+    }
+
+    /// A server with these files.
+    pub fn server(&self, certificate: &str, clients: Option<&str>) -> Arc<ServerConfig> {
+        let tls = self.door(certificate, clients).read().unwrap().unwrap();
+        tls.speaking(&[b"h2", b"http/1.1"])
+    }
+}
+
+/// A connection with TLS.
+pub type Secured = TlsStream<TcpStream>;
+
+/// The certificate that the other end shows.
+pub fn shown(stream: &Secured) -> Vec<u8> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// A client of a server on 127.0.0.1.
+#[derive(Clone, Copy)]
+pub struct Client<'a> {
+    pub folder: &'a Folder,
+    /// Whom it trusts.
+    pub ca: &'a str,
+    /// Its certificate and key.
+    pub own: Option<(&'a str, &'a str)>,
+    pub version: &'static SupportedProtocolVersion,
+    /// What it offers to speak.
+    pub protocols: &'a [&'a str],
+}
+
+impl<'a> Client<'a> {
+    /// One that trusts the authority, has no certificate, and speaks TLS 1.3.
+    pub fn new(folder: &'a Folder) -> Self {
+        Self { folder, ca: "ca.pem", own: None, version: &TLS13, protocols: &[] }
+    }
+
+    pub fn trusting(self, ca: &'a str) -> Self {
+        Self { ca, ..self }
+    }
+
+    pub fn with(self, certificate: &'a str, key: &'a str) -> Self {
+        Self { own: Some((certificate, key)), ..self }
+    }
+
+    pub fn over_tls12(self) -> Self {
+        Self { version: &TLS12, ..self }
+    }
+
+    pub fn offering(self, protocols: &'a [&'a str]) -> Self {
+        Self { protocols, ..self }
+    }
+
+    pub fn config(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls_graviola::default_provider());
-        let Ok(identity) = certified(&provider, &self.path(certificate), &self.path("server.key")) else {
-            panic!("the files fit")
-        };
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = match clients {
+        let own = self.own.map(|(certificate, key)| (self.folder.path(certificate), self.folder.path(key)));
+        let (certificate, key) = own.as_ref().map(|(certificate, key)| (&**certificate, &**key)).unzip();
+        let identity = identity(&provider, certificate, key).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[self.version])
+            .unwrap()
+            .with_root_certificates(authorities("", &self.folder.path(self.ca)).unwrap());
+        let mut config = match identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
             None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(certificates(&self.path(authority)).unwrap().remove(0)).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// Connects and shakes hands. Under TLS 1.3 the server looks at the client's certificate after that.
+    ///
+    /// # Errors
+    /// Those of TLS.
+    pub async fn connect(&self, address: &str) -> io::Result<Secured> {
+        self.greet(TcpStream::connect(address).await?).await
+    }
+
+    /// What this client is told, which the server does not let in; at the latest when it reads.
+    pub async fn refused(&self, address: &str) -> String {
+        match self.connect(address).await {
+            Err(error) => error.to_string(),
+            Ok(mut stream) => stream.read_to_end(&mut Vec::new()).await.unwrap_err().to_string(),
+        }
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// Those of TLS.
+    pub async fn greet<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(self.config()).connect(name, stream).await
     }
 }
 

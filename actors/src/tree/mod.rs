@@ -27,9 +27,9 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     accept::{
-        Acceptor, Admission, ConnectionLimits, Connections, Door, DoorLedger, GrpcDoor, Http1Settings,
-        Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor, OutboxConfig, RequestLimits,
-        Scratches, spread,
+        Acceptor, Admission, ConnectionLimits, Connections, Door, DoorLedger, DoorTls, GrpcDoor,
+        Http1Settings, Http2Settings, HttpDoor, Intake, Listener, Outbox, OutboxActor, OutboxConfig,
+        RequestLimits, Scratches, spread,
     },
     bearer::Gate,
     collect::SpanCollector,
@@ -45,6 +45,7 @@ use crate::{
         ActorRef, Backoff, ChildSpec, DynamicSpec, Failure, Intensity, RunningTree, ShutdownReport,
         StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
     },
+    tls::ServerTls,
 };
 
 pub use destinations::ChangeError;
@@ -117,8 +118,12 @@ pub struct TreeConfig {
     pub retention: RetentionConfig,
     /// The OTLP/gRPC door.
     pub grpc: Option<Listener>,
+    /// Its TLS, over TCP alone; none: it speaks plain text.
+    pub grpc_tls: Option<ServerTls>,
     /// The OTLP/HTTP door.
     pub http: Option<Listener>,
+    /// Its TLS, likewise.
+    pub http_tls: Option<ServerTls>,
     /// How often children may fail before the root gives up.
     pub intensity: Intensity,
     /// How long children wait before they are started again.
@@ -145,7 +150,9 @@ impl Default for TreeConfig {
             commit_timeout: Duration::from_secs(5),
             retention: RetentionConfig::default(),
             grpc: None,
+            grpc_tls: None,
             http: None,
+            http_tls: None,
             intensity: Intensity { max_restarts: 10, window: Duration::from_secs(60) },
             backoff: backoff(),
         }
@@ -160,6 +167,7 @@ pub struct Tree {
     io: Vec<Arbiter>,
     destinations: Destinations,
     metrics: Option<Metrics>,
+    tls: Vec<Arc<DoorTls>>,
 }
 
 /// The counters, and who counts.
@@ -259,6 +267,7 @@ impl Tree {
             name: "in_process",
             ledger: None,
             connections: Arc::clone(&in_process.connections),
+            tls: None,
         }];
 
         let intake = Intake {
@@ -272,15 +281,19 @@ impl Tree {
             scratches: Arc::new(Scratches::new(settings)),
             buffers: Arc::default(),
         };
-        let mut door = |name: &'static str, listener: Listener, door: fn(Intake) -> Arc<dyn Door>| {
+        let mut secured = Vec::new();
+        let mut door = |listener: Listener, tls: DoorTls, door: fn(Intake, Arc<DoorTls>) -> Arc<dyn Door>| {
+            let (name, tls) = (tls.door(), Arc::new(tls));
             let ledger = Arc::new(DoorLedger::default());
             let counts = Arc::new(Connections::default());
             doors.push(ObservedDoor {
                 name,
                 ledger: Some(Arc::clone(&ledger)),
                 connections: Arc::clone(&counts),
+                tls: Some(Arc::clone(&tls)),
             });
-            let door = door(Intake { ledger, ..intake.clone() });
+            secured.push(Arc::clone(&tls));
+            let door = door(Intake { ledger, ..intake.clone() }, tls);
             let arbiters = io.iter().map(Arbiter::handle).collect();
             let hand_over = spread(door, connections.clone(), arbiters, Arc::clone(&counts));
             supervisor.child(child(format!("acceptor.{name}")), move || {
@@ -288,12 +301,14 @@ impl Tree {
             });
         };
         if let Some(listener) = config.grpc {
-            door("grpc", listener, |intake| Arc::new(GrpcDoor { http2: Http2Settings::default(), intake }));
+            door(listener, DoorTls::grpc(config.grpc_tls), |intake, tls| {
+                Arc::new(GrpcDoor { http2: Http2Settings::default(), tls, intake })
+            });
         }
         if let Some(listener) = config.http {
-            door("http", listener, |intake| {
+            door(listener, DoorTls::http(config.http_tls), |intake, tls| {
                 let (http1, http2) = (Http1Settings::default(), Http2Settings::default());
-                Arc::new(HttpDoor { http1, http2, intake })
+                Arc::new(HttpDoor { http1, http2, tls, intake })
             });
         }
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
@@ -302,7 +317,7 @@ impl Tree {
         let destinations = exporters.done(Arc::clone(&observed));
         let red = observed.red().cloned();
         let metrics = red.zip(metrics).map(|(red, actor)| Metrics { red, actor });
-        Self { supervisor, observed, in_process, io, destinations, metrics }
+        Self { supervisor, observed, in_process, io, destinations, metrics, tls: secured }
     }
 
     /// What can be seen of the tree; valid before it starts and after it stopped.
@@ -335,8 +350,8 @@ impl Tree {
             }
         };
         self.observed.started(tree.monitor());
-        let Self { observed, in_process, io, destinations, metrics, .. } = self;
-        Ok(Running { tree, observed, in_process, io, destinations, metrics })
+        let Self { observed, in_process, io, destinations, metrics, tls, .. } = self;
+        Ok(Running { tree, observed, in_process, io, destinations, metrics, tls })
     }
 }
 
@@ -354,6 +369,7 @@ pub struct Running {
     io: Vec<Arbiter>,
     destinations: Destinations,
     metrics: Option<Metrics>,
+    tls: Vec<Arc<DoorTls>>,
 }
 
 impl Running {
@@ -425,6 +441,12 @@ impl Running {
     /// How the span metrics are kept, where they are.
     pub fn measured(&self) -> Option<Arc<RedSettings>> {
         self.metrics.as_ref().map(|metrics| metrics.red.settings())
+    }
+
+    /// Gives new connections at the door of this name (`grpc` or `http`) this TLS; false where there is no such door, or where it
+    /// speaks plain text, which does not change while it is open. Connections that are open go on as they are.
+    pub fn renew_tls(&self, door: &str, tls: ServerTls) -> bool {
+        self.tls.iter().find(|of_door| of_door.door() == door).is_some_and(|of_door| of_door.renew(tls))
     }
 
     /// Makes a child panic, for demonstrations and tests of what a crash does: the actor of this name, when

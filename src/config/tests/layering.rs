@@ -14,8 +14,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::{load, loaded};
 use crate::config::{
-    Config, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Metrics, Retention, Runtime, Shutdown,
-    Telemetry, Tracing,
+    Config, DoorTls, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Metrics, Retention, Runtime,
+    Shutdown, Telemetry, Tracing,
 };
 
 fn local_collector() -> Endpoint {
@@ -25,6 +25,10 @@ fn local_collector() -> Endpoint {
 /// That of the library: the built-in file says the same as the library does.
 fn default_destination() -> DestinationConfig {
     DestinationConfig::new("default", "http://localhost:4317")
+}
+
+fn no_tls() -> DoorTls {
+    DoorTls { cert_file: "".into(), key_file: "".into(), client_ca_file: "".into() }
 }
 
 #[test]
@@ -47,8 +51,8 @@ fn without_files_and_variables_everything_has_its_default() {
             body_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(5),
             token_file: None,
-            grpc: GrpcDoor { listen: Some("127.0.0.1:14317".parse().unwrap()) },
-            http: HttpDoor { listen: Some("127.0.0.1:14318".parse().unwrap()) },
+            grpc: GrpcDoor { listen: Some("127.0.0.1:14317".parse().unwrap()), tls: no_tls() },
+            http: HttpDoor { listen: Some("127.0.0.1:14318".parse().unwrap()), tls: no_tls() },
             in_process: InProcess { max_bytes: 8 << 20 },
         },
         log: Log {

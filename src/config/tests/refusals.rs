@@ -340,7 +340,7 @@ fn files_of_tls_are_for_https_alone_and_are_read() {
         [
             "export.a.tls.ca_file (file a.toml, line 4): \"/nowhere/ca.pem\" cannot be read: No such file or directory (os \
              error 2)",
-            "export.a.tls.cert_file (built-in): must be set, as tls.key_file is, to \"/k\"",
+            "export.a.tls.key_file (file a.toml, line 5): \"/k\" must not be set alone: set tls.cert_file too",
         ]
     );
 }

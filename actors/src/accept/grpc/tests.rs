@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub(in crate::accept) fn grpc(intake: Intake) -> Arc<dyn Door> {
-    Arc::new(GrpcDoor { http2: Http2Settings::default(), intake })
+    Arc::new(GrpcDoor { http2: Http2Settings::default(), tls: DoorTls::grpc(None).into(), intake })
 }
 
 impl Setup {
@@ -573,15 +573,19 @@ impl Door for Brittle {
     fn serve(self: Arc<Self>, socket: Accepted, stop: Stop) -> LocalBoxFuture<'static, ()> {
         let unanswered = Unanswered::default();
         let service = BrittleService(Rc::new(GrpcService::new(Arc::clone(&self.0), unanswered.clone())));
-        let socket = socket.into_socket().unwrap();
-        Box::pin(http2::greet_and_serve(socket, self.0.http2, service, unanswered, stop))
+        Box::pin(async move {
+            http2::greet_and_serve(socket, &self.0.tls, self.0.http2, service, unanswered, stop).await;
+        })
     }
 }
 
 #[actix_rt::test]
 async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
     let rig = Rig::with(Setup {
-        door: |intake| Arc::new(Brittle(Arc::new(GrpcDoor { http2: Http2Settings::default(), intake }))),
+        door: Box::new(|intake| {
+            let (http2, tls) = (Http2Settings::default(), DoorTls::grpc(None).into());
+            Arc::new(Brittle(Arc::new(GrpcDoor { http2, tls, intake })))
+        }),
         ..Setup::grpc()
     })
     .await;

@@ -19,11 +19,13 @@ use hyper::body::Incoming;
 
 use self::answer::Encoding;
 use super::{
-    Accepted, Admitted, Arrival, Door, Http1Settings, Http2Settings, Intake, Refusal, Stop, Unanswered,
+    Accepted, Admitted, Arrival, Door, DoorTls, Http1Settings, Http2Settings, Intake, Refusal, Stop,
+    Unanswered,
     body::Packing,
-    echo, header, http1, http2,
+    echo,
+    greet::{Speaks, greet},
+    header, http1, http2,
     response::Taken,
-    socket::{Greeting, Socket},
 };
 
 use crate::span::from_json;
@@ -37,38 +39,30 @@ pub struct HttpDoor {
     pub http1: Http1Settings,
     /// Settings of its HTTP/2 connections.
     pub http2: Http2Settings,
+    /// Its TLS.
+    pub tls: Arc<DoorTls>,
     /// What it shares with other doors.
     pub intake: Intake,
 }
 
 impl Door for HttpDoor {
     fn serve(self: Arc<Self>, socket: Accepted, stop: Stop) -> LocalBoxFuture<'static, ()> {
-        Box::pin(async move {
-            match socket.into_socket() {
-                Ok(socket) => self.connection(socket, stop).await,
-                Err(error) => tracing::debug!(%error, "connection closed before it was set up"),
-            }
-        })
+        Box::pin(self.connection(socket, stop))
     }
 }
 
 impl HttpDoor {
-    async fn connection(self: Arc<Self>, mut socket: Socket, mut stop: Stop) {
-        let greeting = tokio::select! {
-            biased;
-            _stopped = &mut stop => return,
-            greeting = socket.greeting(self.http1.head_timeout) => greeting,
-        };
+    async fn connection(self: Arc<Self>, accepted: Accepted, mut stop: Stop) {
+        let greeted = greet(accepted, &self.tls, self.http1.head_timeout, &mut stop).await;
+        let Some((socket, speaks)) = greeted else { return };
         let (http1, http2, unanswered) = (self.http1, self.http2, Unanswered::default());
         let (unread, bytes_max) = (Rc::new(Cell::new(false)), self.intake.limits.max_request_bytes);
         let service = HttpService { door: self, unanswered: unanswered.clone(), unread: Rc::clone(&unread) };
-        match greeting {
-            Ok(Greeting::Http2) => http2::serve(socket, http2, service, unanswered, stop).await,
-            Ok(Greeting::Http1) => {
+        match speaks {
+            Speaks::Http2 => http2::serve(socket, http2, service, unanswered, stop).await,
+            Speaks::Http1 => {
                 http1::serve(socket, http1, service, unanswered, (unread, bytes_max), stop).await;
             }
-            Ok(Greeting::Other) => tracing::debug!("connection closed: its client does not speak http"),
-            Err(error) => tracing::debug!(%error, "connection closed before its first request"),
         }
     }
 }

@@ -28,7 +28,8 @@ use crate::{
 };
 
 pub(in crate::accept) fn http(intake: Intake) -> Arc<dyn Door> {
-    Arc::new(HttpDoor { http1: Http1Settings::default(), http2: Http2Settings::default(), intake })
+    let (http1, http2) = (Http1Settings::default(), Http2Settings::default());
+    Arc::new(HttpDoor { http1, http2, tls: DoorTls::http(None).into(), intake })
 }
 
 type Post = Request<Full<Bytes>>;
@@ -668,7 +669,7 @@ impl Door for BrittleDoor {
 async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
     let door = |intake| -> Arc<dyn Door> {
         let (http1, http2) = (Http1Settings::default(), Http2Settings::default());
-        Arc::new(BrittleDoor(Arc::new(HttpDoor { http1, http2, intake })))
+        Arc::new(BrittleDoor(Arc::new(HttpDoor { http1, http2, tls: DoorTls::http(None).into(), intake })))
     };
     let rig = Rig::with(Setup::new(door)).await;
     let (mut healthy, mut doomed) = (Client::new(&rig).await, Client::new(&rig).await);
