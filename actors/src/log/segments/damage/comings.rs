@@ -1,5 +1,9 @@
 //! Destinations that come and go while the log is open: as a start would have it, whatever the disk does meanwhile.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::{super::OpenLog, *};
 use crate::log::{
     AdvanceError, DestinationError,
@@ -257,4 +261,133 @@ fn a_writer_that_is_not_there_changes_nothing() {
     assert_eq!(wait(log.take_in(named("c", StartAt::End))), Err(DestinationError::Busy));
     assert_eq!(wait(log.let_go(B)), Err(DestinationError::Busy));
     assert_eq!(log.ledger(B).unwrap().position, B_AT);
+}
+
+/// What is done to a log.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Come(usize, StartAt),
+    Go(usize),
+    Commit(u32),
+    /// So many spans.
+    Deliver(usize, u64),
+    /// The metrics have counted everything.
+    Count,
+    /// The process ends at once, and another begins with the destinations that there are.
+    Kill,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        3 => (0..3_usize, any::<bool>())
+            .prop_map(|(name, old)| Op::Come(name, if old { StartAt::Beginning } else { StartAt::End })),
+        2 => (0..3_usize).prop_map(Op::Go),
+        4 => (1..6_u32).prop_map(Op::Commit),
+        4 => (0..3_usize, 1..30_u64).prop_map(|(name, spans)| Op::Deliver(name, spans)),
+        1 => Just(Op::Count),
+        1 => Just(Op::Kill),
+    ];
+    proptest::collection::vec(op, 1..60)
+}
+
+/// A log beside a plain account of its destinations.
+struct Account {
+    disk: SimDisk,
+    config: SegmentLogConfig,
+    log: Inline,
+    there: BTreeMap<usize, (DestinationId, DestinationLedger)>,
+    /// Those that have gone while only their position told how far the log has come.
+    left: BTreeMap<usize, DestinationLedger>,
+    sent: Vec<Sent>,
+}
+
+const NAMES: [&str; 3] = ["x", "y", "z"];
+
+impl Account {
+    fn new(durability: Durability) -> Self {
+        let disk = SimDisk::with_dir("/log");
+        let config = SegmentLogConfig { destinations: Vec::new(), segment_bytes: 200, ..config(durability) };
+        let log = open(&disk, &config);
+        Self { disk, config, log, there: BTreeMap::new(), left: BTreeMap::new(), sent: Vec::new() }
+    }
+
+    fn has_file(&self, name: usize) -> bool {
+        self.disk.exists(format!("/log/positions/{}.position", NAMES[name]))
+    }
+
+    fn apply(&mut self, op: Op) {
+        let (end, held_from) = (self.log.log.end(), self.log.log.stats().start);
+        match op {
+            Op::Come(name, start) => {
+                let came = come(&self.log, NAMES[name], start);
+                if self.there.contains_key(&name) {
+                    assert_eq!(came, Err(DestinationError::Taken(NAMES[name].to_owned())));
+                    return;
+                }
+                let begins = if start == StartAt::End { end } else { held_from };
+                let new = DestinationLedger::starting_at(begins);
+                self.there.insert(name, (came.unwrap(), self.left.remove(&name).unwrap_or(new)));
+            }
+            Op::Go(name) => {
+                let Some((id, ledger)) = self.there.remove(&name) else { return };
+                assert_eq!(go(&self.log, id), Ok(ledger.at_end(end)));
+                assert!(self.log.log.ledger(id).is_err());
+                if self.has_file(name) {
+                    self.left.insert(name, ledger);
+                }
+            }
+            Op::Commit(spans) => self.sent.extend(commit(&self.log, &[spans])),
+            Op::Deliver(name, spans) => {
+                let Some((id, ledger)) = self.there.get_mut(&name) else { return };
+                let to = end.min(ledger.position + spans);
+                let advance = Advance { to, exported: to - ledger.position, ..Advance::default() };
+                *ledger = self.log.log.advance(*id, &advance).unwrap();
+            }
+            Op::Count => checkpoint(&self.log, end),
+            Op::Kill => {
+                let named = |name: &usize| named(NAMES[*name], StartAt::End);
+                self.config.destinations = self.there.keys().map(named).collect();
+                self.disk = self.disk.crash_process();
+                self.log = open(&self.disk, &self.config);
+                self.there.values_mut().zip(0..).for_each(|((id, _), number)| *id = DestinationId(number));
+            }
+        }
+        self.left =
+            std::mem::take(&mut self.left).into_iter().filter(|(name, _)| self.has_file(*name)).collect();
+    }
+
+    /// Everyone stands where the account says, and what it has not had is there.
+    fn check(&self) {
+        let end = self.log.log.end();
+        for (id, kept) in self.there.values() {
+            assert_eq!(ledger(&self.log, *id), kept.at_end(end));
+            assert!(self.log.log.stats().start <= kept.position, "what it has not had is held");
+            let mut at = kept.position;
+            while at < end {
+                let records = wait(self.log.log.read(at, WIDE)).unwrap();
+                for record in &records {
+                    let sent = self.sent.iter().find(|sent| sent.first == record.first);
+                    assert_eq!(sent.map(|sent| &sent.bytes), Some(&record.bytes));
+                }
+                at = records.last().unwrap().end();
+            }
+        }
+        assert_eq!(self.log.log.troubles(), [""; 0]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_comes_and_goes_everyone_has_the_place_and_the_spans_that_a_plain_account_says(
+        ops in ops(),
+        power in any::<bool>(),
+    ) {
+        let mut account = Account::new(if power { Durability::Power } else { Durability::Process });
+        for op in ops {
+            account.apply(op);
+            account.check();
+        }
+    }
 }
