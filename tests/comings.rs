@@ -15,6 +15,7 @@ use nyx_telemetry::{
     export::{
         DestinationConfig,
         testing::{Reply, ScriptedDestination},
+        verdict::Kind,
     },
     log::{
         DestinationId, DestinationLedger, Durability, SpanLog as _,
@@ -171,6 +172,44 @@ fn a_destination_that_cannot_be_reached_comes_and_goes_like_any_other() {
         assert_eq!(deliver(&mut sender, 50..100).await, 0);
         nyx.settled().await;
         assert_eq!(arrived(&dead), (50..100).map(|number| (number, 1)).collect());
+        nyx.stop().await;
+    });
+}
+
+#[test]
+fn one_that_cannot_go_stays_and_is_delivered_to_until_it_can() {
+    system(async {
+        let (folder, [sink, guest]) =
+            (Folder::new("cannot-go"), [(); 2].map(|()| ScriptedDestination::start().unwrap()));
+        let both = vec![quick("default", &sink.endpoint()), quick("guest", &guest.endpoint())];
+        let nyx = on_disk(&folder, both).await;
+        // Its dead letters cannot be written.
+        let in_the_way = folder.path().join("dead_letters/guest.letters");
+        std::fs::create_dir_all(&in_the_way).unwrap();
+        guest.judge(|_| Reply::Status { code: 13, message: "no".to_owned(), retry_after: None });
+        let mut sender = client(nyx.door);
+        assert_eq!(deliver(&mut sender, 0..50).await, 0);
+        until("they are dead letters", || nyx.destination("guest").ledger.dropped_total() == 50).await;
+        guest.judge(|_| Reply::Ok);
+        let refused = nyx.tree.remove_destination("guest").await.unwrap_err().to_string();
+        assert!(refused.starts_with("the span log cannot read or write its files: "), "{refused}");
+
+        assert_eq!(nyx.record("export.guest").state, ChildState::Running);
+        assert_eq!(deliver(&mut sender, 50..100).await, 0);
+        until("it is delivered to", || nyx.destination("guest").ledger.exported == 50).await;
+        let status = nyx.destination("guest").status;
+        assert!(
+            status.requests.get(Kind::Refused) > 0 && status.requests.get(Kind::Success) > 0,
+            "{status:?}"
+        );
+        assert!(nyx.health().starts_with("degraded: span log cannot write the position of guest"));
+
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let gone = goes(&nyx, "guest").await;
+        assert_eq!((gone.exported, gone.dropped_total(), gone.queued(), gone.balances()), (50, 50, 0, true));
+        assert!(in_the_way.is_file(), "its dead letters are kept");
+        assert_eq!(nyx.health(), "ok");
+        nyx.settled().await;
         nyx.stop().await;
     });
 }
