@@ -299,11 +299,16 @@ impl SpanLog for SegmentLog {
     }
 
     fn troubles(&self) -> Vec<String> {
+        if self.shared.state.lock().troubles.full.is_some() {
+            // Room that somebody else makes on the file system tells nobody: who asks has it looked for.
+            self.settle();
+        }
         let state = self.shared.state.lock();
         let troubles = &state.troubles;
         let mut all = troubles.found.clone();
-        let now = [&troubles.write, &troubles.settle, &troubles.read, &troubles.full];
+        let now = [&troubles.write, &troubles.settle, &troubles.read];
         all.extend(now.into_iter().flatten().cloned());
+        all.extend(troubles.full.as_ref().map(|full| full.why.clone()));
         if let Some(busy) = troubles.busy_since.map(|since| since.elapsed()).filter(|busy| *busy > BUSY_LONG)
         {
             all.push(format!("span log has been writing for {} s", busy.as_secs()));

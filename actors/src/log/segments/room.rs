@@ -6,7 +6,7 @@ use super::{
     super::{CommitError, Ordinal},
     config::WhenFull,
     format::{DATA_START, record_size},
-    shared::Shared,
+    shared::{NoRoom, Shared},
     writer::Writer,
 };
 
@@ -35,7 +35,9 @@ impl Writer {
         }
         let full = match self.make_room(before + size) {
             Ok(()) => {
-                self.shared.state.lock().troubles.full = None;
+                if self.shared.state.lock().troubles.full.take().is_some() {
+                    tracing::info!(dir = %self.shared.paths.dir.display(), "the span log has room again");
+                }
                 return Ok(length);
             }
             Err(full) => full,
@@ -57,8 +59,20 @@ impl Writer {
         if state.troubles.full.is_none() {
             tracing::warn!(dir = %self.shared.paths.dir.display(), "{why}: senders are told to come back");
         }
-        state.troubles.full = Some(why);
+        state.troubles.full = Some(NoRoom { why, bytes: size });
         Err(error)
+    }
+
+    /// Says so where what was refused last would find room by now, though nobody sends it again.
+    pub(super) fn look_for_room(&mut self) {
+        let Some(bytes) = self.shared.state.lock().troubles.full.as_ref().map(|full| full.bytes) else {
+            return;
+        };
+        self.let_passed_go();
+        if self.room_for(bytes).is_ok() {
+            self.shared.state.lock().troubles.full = None;
+            tracing::info!(dir = %self.shared.paths.dir.display(), "the span log has room again");
+        }
     }
 
     /// Sees to it that `more` bytes of records may be written.
@@ -73,16 +87,7 @@ impl Writer {
             if !settled {
                 settled = true;
                 self.settle();
-                let passed = {
-                    let state = self.shared.state.lock();
-                    let passed = state.passed();
-                    state.segments.back().is_some_and(|last| last.end <= passed && last.length > DATA_START)
-                };
-                if passed {
-                    self.active = None;
-                    let _kept = self.may_lose_last();
-                }
-                self.release();
+                self.let_passed_go();
                 continue;
             }
             match self.shared.config.when_full {
@@ -96,6 +101,20 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Removes what everyone has passed, the segment that is written too.
+    fn let_passed_go(&mut self) {
+        let passed = {
+            let state = self.shared.state.lock();
+            let passed = state.passed();
+            state.segments.back().is_some_and(|last| last.end <= passed && last.length > DATA_START)
+        };
+        if passed {
+            self.active = None;
+            let _kept = self.may_lose_last();
+        }
+        self.release();
     }
 
     fn room_for(&mut self, more: u64) -> Result<(), Full> {

@@ -108,14 +108,22 @@ pub(super) struct Troubles {
     pub(super) settle: Option<String>,
     /// A read fails.
     pub(super) read: Option<String>,
-    /// The last group was refused for want of room.
-    pub(super) full: Option<String>,
+    /// The last group was refused for want of room, and there is none yet.
+    pub(super) full: Option<NoRoom>,
     /// What was found damaged or missing when the log was opened.
     pub(super) found: Vec<String>,
     /// Damaged spans that it speaks of.
     pub(super) found_spans: u64,
     /// The writer has been at its present work since.
     pub(super) busy_since: Option<Instant>,
+}
+
+/// A batch that found no room.
+#[derive(Debug)]
+pub(super) struct NoRoom {
+    pub(super) why: String,
+    /// Bytes that its record would have taken.
+    pub(super) bytes: u64,
 }
 
 impl State {

@@ -128,6 +128,7 @@ impl Writer {
             }
         }
         self.settle();
+        self.look_for_room();
         self.busy(false);
     }
 

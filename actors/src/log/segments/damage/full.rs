@@ -37,6 +37,28 @@ fn a_full_log_refuses_says_so_and_takes_again_when_the_slowest_has_passed() {
 }
 
 #[test]
+fn a_log_that_was_full_says_that_it_has_room_though_nobody_sends_any_more() {
+    let config = SegmentLogConfig { max_bytes: 4_000, measured: false, ..config(Durability::Process) };
+    let log = open(&SimDisk::with_dir("/log"), &config);
+    fill(&log);
+    let end = log.log.end();
+    export(&log, A, end);
+    assert_eq!(log.log.troubles().len(), 1, "B holds everything");
+    export(&log, B, end);
+    assert_eq!(log.log.troubles(), [""; 0]);
+
+    let config = SegmentLogConfig { min_free_bytes: 300_000, ..config };
+    let disk = SimDisk::with_dir("/log");
+    disk.set_capacity(302_000);
+    let log = open(&disk, &config);
+    fill(&log);
+    assert_eq!(log.log.troubles().len(), 1);
+    disk.set_capacity(400_000);
+    assert_eq!(log.log.troubles(), [""; 0]);
+    assert!(log.log.stats().disk.unwrap().free_bytes > 390_000);
+}
+
+#[test]
 fn a_log_that_drops_the_oldest_goes_on_and_counts_what_each_destination_missed() {
     for reopened in [false, true] {
         let config = SegmentLogConfig {
