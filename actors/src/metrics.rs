@@ -239,7 +239,7 @@ families! {
     RETENTION_SPANS: Gauge = "nyx_retention_spans" ["part"]
         "Spans that the retention buffer holds, by part.";
     RETENTION_UNSIFTED: Counter = "nyx_retention_unsifted_spans_total" []
-        "Spans of batches that had to leave the retention buffer before their errors and slow spans were looked for.";
+        "Spans of batches that the retention buffer was never looked through for: they left too early, or were too large for it.";
 
     // Destinations: log end - start = exported + sampled out + dropped + queued.
     DESTINATION_START: Gauge = "nyx_destination_start_ordinal" ["destination"]

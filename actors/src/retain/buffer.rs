@@ -79,6 +79,11 @@ impl Buffer {
 
     /// The newest batch. What makes room for it is in transit if it may have worthy spans, and else gone.
     pub(super) fn push(&mut self, batch: Batch) {
+        if batch.cost > self.recent.max_bytes {
+            // It would push everything out, and itself too.
+            self.unsifted += u64::from(batch.spans);
+            return;
+        }
         self.recent.push(batch);
         while let Some(old) = self.recent.surplus() {
             if old.has_worthy {

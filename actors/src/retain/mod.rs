@@ -63,7 +63,8 @@ pub struct RetentionStats {
     pub recent_spans: u64,
     /// Errors and slow spans of batches before those.
     pub kept_spans: u64,
-    /// Spans of batches that had errors or slow spans, and had to go before these were looked for.
+    /// Spans of batches that were never looked through: those that had errors or slow spans and had to go before these were
+    /// looked for, and those too large for half of `max_bytes`, which are not taken.
     pub unsifted_spans: u64,
 }
 
