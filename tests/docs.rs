@@ -382,3 +382,27 @@ fn write_row(page: &mut String, family: &metrics::Family) {
 fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
+
+/// A line of the log in the documents stands under a module that writes lines of its level.
+#[test]
+fn log_lines_in_the_documents_name_modules_that_log() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for line in documents().values().flat_map(|text| text.lines()).map(str::trim_start) {
+        let Some((level, rest)) = line.split_once(' ') else { continue };
+        let Some((target, _message)) = rest.split_once(": ") else { continue };
+        if !["ERROR", "WARN", "INFO", "DEBUG"].contains(&level) || !target.starts_with("nyx_") {
+            continue;
+        }
+        let mut parts = target.split("::");
+        let source = root.join(if parts.next() == Some("nyx_telemetry") { "actors/src" } else { "src" });
+        let module = parts.fold(source, |path, part| path.join(part));
+        let files = [module.with_extension("rs"), module.join("mod.rs"), module.join("main.rs")];
+        let call = format!("{}!(", level.to_lowercase());
+        if !files.iter().any(|file| fs::read_to_string(file).is_ok_and(|code| code.contains(&call))) {
+            wrong.push(line.to_owned());
+        }
+        seen += 1;
+    }
+    assert!(seen > 30 && wrong.is_empty(), "of {seen}: {wrong:#?}");
+}

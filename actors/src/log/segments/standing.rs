@@ -228,12 +228,17 @@ impl Opening<'_> {
         let mut leaving = Vec::new();
         for (name, ledger) in removed {
             let queued = ledger.at_end(end).queued();
-            tracing::info!(
-                destination = name,
-                position = ledger.position,
-                queued,
-                "a destination is no longer configured: the log does not keep its spans"
-            );
+            let position = ledger.position;
+            match queued {
+                0 => tracing::info!(destination = name, position, "a destination is no longer configured"),
+                // A name that was mistyped does this, too.
+                _ => tracing::warn!(
+                    destination = name,
+                    position,
+                    queued,
+                    "a destination is no longer configured: the log does not keep its spans"
+                ),
+            }
             match ledger.position <= anchor {
                 true => self.changes.push(Change::Remove(self.paths.position(&name))),
                 // Another file has to tell first how far the log has come.
