@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use nyx_telemetry::accept::ListenAddr;
 
 use super::{
-    Config, Values,
+    Config, DoorTls, Values,
     read::{at, origin_of, shown},
 };
 
@@ -30,10 +30,11 @@ pub(super) fn of(config: &Config, values: &Values) -> Vec<String> {
         ))
     });
     let doors = [
-        ("ingest.grpc.listen", ingest.grpc.listen.as_ref().and_then(tcp)),
-        ("ingest.http.listen", ingest.http.listen.as_ref().and_then(tcp)),
+        ("ingest.grpc.listen", ingest.grpc.listen.as_ref().and_then(tcp), &ingest.grpc.tls),
+        ("ingest.http.listen", ingest.http.listen.as_ref().and_then(tcp), &ingest.http.tls),
     ];
-    let doors = doors.into_iter().filter(|_| ingest.token_file.is_none()).filter_map(|(key, address)| {
+    let asks_nobody = |tls: &DoorTls| ingest.token_file.is_none() && tls.files().client_ca_file.is_none();
+    let doors = doors.into_iter().filter(|(_, _, tls)| asks_nobody(tls)).filter_map(|(key, address, _)| {
         let why = format!("whoever reaches it may send spans: set {TOKEN_FILE}, or listen on 127.0.0.1");
         reaches_far(address?).then(|| about(key, why))
     });

@@ -2,6 +2,7 @@
 
 import pytest
 
+from certificates import Certificates
 from destination import Destination
 from harness import Daemon
 from prometheus import Prometheus
@@ -29,6 +30,11 @@ def destination(ending):
 @pytest.fixture
 def daemon(ending, destination, tmp_path):
     return ending(Daemon(tmp_path / "log", destination.endpoint))
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    return Certificates(tmp_path / "certificates")
 
 
 @pytest.fixture

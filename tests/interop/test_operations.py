@@ -57,8 +57,9 @@ def selectors(expression):
 
 
 @pytest.fixture
-def observed(ending, daemon, tmp_path):
-    """A Prometheus with the alerts that has scraped a daemon for some time, with traffic."""
+def observed(ending, destination, certificates, tmp_path):
+    """A Prometheus with the alerts that has scraped a daemon for some time, with traffic; one of its doors speaks TLS."""
+    daemon = ending(Daemon(tmp_path / "log", destination.endpoint, **certificates.door("HTTP", clients=False)))
     application = ending(Application(OTLPSpanExporter(f"http://{daemon.door}", insecure=True)))
     prometheus = ending(Prometheus(tmp_path / "prometheus", daemon.pages, [ALERTS]))
     until("a first scrape", lambda: prometheus.value("up") == 1)

@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
+use nyx_telemetry::tls::testing::Folder;
+
 use super::{load, load_all};
 
 /// A file that is gone with the test.
@@ -76,7 +78,7 @@ fn a_file_of_tokens_that_everybody_may_read_earns_a_warning() {
 }
 
 #[test]
-fn an_address_that_others_may_reach_earns_a_warning_unless_a_token_is_asked_for() {
+fn an_address_that_others_may_reach_earns_a_warning_unless_a_token_or_a_certificate_is_asked_for() {
     let everywhere = [
         ("NYX__INGEST__GRPC__LISTEN", "0.0.0.0:14317"),
         ("NYX__INGEST__HTTP__LISTEN", "[::]:14318"),
@@ -98,6 +100,17 @@ fn an_address_that_others_may_reach_earns_a_warning_unless_a_token_is_asked_for(
     assert_eq!(warnings(&of_doors), [pages]);
     let of_pages = [&everywhere[..], &[("NYX__TELEMETRY__PROMETHEUS_TOKEN_FILE", file.text())]].concat();
     assert_eq!(warnings(&of_pages), doors);
+
+    let folder = Folder::new("warnings");
+    let files = [("CERT_FILE", "server.pem"), ("KEY_FILE", "server.key"), ("CLIENT_CA_FILE", "ca.pem")];
+    let files = files.map(|(key, name)| {
+        (format!("NYX__INGEST__GRPC__TLS__{key}"), folder.path(name).display().to_string())
+    });
+    let mut with_tls = everywhere.to_vec();
+    with_tls.extend(files.iter().map(|(name, path)| (&**name, &**path)));
+    assert_eq!(warnings(&with_tls), [&*doors[1], pages], "who shows a certificate is known");
+    with_tls.pop();
+    assert_eq!(warnings(&with_tls), [&doors[0], &doors[1], pages], "TLS alone asks nobody");
 
     let near = [
         ("NYX__INGEST__GRPC__LISTEN", "unix:/run/nyx/otlp.sock"),
