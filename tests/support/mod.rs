@@ -14,6 +14,7 @@ pub mod folder;
 pub mod http;
 pub mod load;
 pub mod process;
+pub mod reload;
 pub mod tls;
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, ops::Range, time::Duration};
