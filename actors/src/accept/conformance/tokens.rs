@@ -1,6 +1,6 @@
 //! Who brings no token, or a wrong one, at every door and in every version of HTTP that it speaks.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -22,13 +22,16 @@ use tonic::{Code, Status};
 
 use super::{
     super::{
-        DoorReason, ListenAddr, header,
+        Door, DoorReason, DoorTls, GrpcDoor, Http1Settings, Http2Settings, HttpDoor, ListenAddr, header,
         status::RpcStatus,
         testing::{IN_FLIGHT, PATIENCE, Rig, Setup},
     },
     Over,
 };
-use crate::bearer::Tokens;
+use crate::{
+    bearer::Tokens,
+    tls::testing::{Client as ClientOfTls, Folder},
+};
 
 /// What both doors say.
 const TEXT: &str = "a bearer token is needed here: set OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20TOKEN, \
@@ -64,9 +67,16 @@ impl Via {
         }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the client's side of the connection")]
     async fn client(self, rig: &Rig) -> Client {
-        let io = TokioIo::new(TcpStream::connect(rig.address()).await.unwrap());
+        self.client_over(TcpStream::connect(rig.address()).await.unwrap()).await
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the client's side of the connection")]
+    async fn client_over<S>(self, stream: S) -> Client
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
         match self {
             Self::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.unwrap();
@@ -310,6 +320,30 @@ async fn a_connection_of_refused_requests_holds_nothing_and_can_still_be_let_in(
     }
     assert_eq!(Via::Http1.send(&mut client, &[bearer(TOKEN).as_bytes()]).await, Ok(()));
     rig.settled(&[(DoorReason::Unauthenticated, 256)]);
+}
+
+#[actix_rt::test]
+async fn the_certificate_of_a_client_does_not_stand_for_its_token() {
+    let folder = Folder::new("door-tokens");
+    for via in WAYS {
+        let tls = folder.door("server.pem", Some("ca.pem")).read().unwrap();
+        let rig = Rig::with(Setup::new(move |intake| -> Arc<dyn Door> {
+            let (http1, http2) = (Http1Settings::default(), Http2Settings::default());
+            match via {
+                Via::Grpc => Arc::new(GrpcDoor { http2, tls: DoorTls::grpc(tls).into(), intake }),
+                Via::Http1 | Via::Http2 => {
+                    Arc::new(HttpDoor { http1, http2, tls: DoorTls::http(tls).into(), intake })
+                }
+            }
+        }))
+        .await;
+        ask_for(&rig, TOKEN);
+        let known = ClientOfTls::new(&folder).with("client.pem", "client.key");
+        let mut client = via.client_over(known.connect(&rig.address()).await.unwrap()).await;
+        assert_eq!(via.send(&mut client, &[]).await, Err(TEXT.to_owned()), "{via:?}");
+        assert_eq!(via.send(&mut client, &[bearer(TOKEN).as_bytes()]).await, Ok(()), "{via:?}");
+        rig.settled(&[(DoorReason::Unauthenticated, 1)]);
+    }
 }
 
 #[actix_rt::test]
