@@ -1,6 +1,6 @@
 //! Labels beyond the four of RED: attributes of spans and resources that an operator asks for (level 0).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use thiserror::Error;
 
@@ -208,9 +208,16 @@ impl Found {
             }
             Scalar::Bool(value) => write!(slot.text, "{value}"),
             Scalar::Int(value) => write!(slot.text, "{value}"),
-            Scalar::Double(value) => write!(slot.text, "{value}"),
+            Scalar::Double(value) => write_double(&mut slot.text, value),
         };
     }
+}
+
+/// With an exponent where JavaScript and the OpenTelemetry collector write one: without, a number has up to 326 digits.
+fn write_double(text: &mut String, value: f64) -> fmt::Result {
+    let size = value.abs();
+    let is_plain = value == 0.0 || (1e-6..1e21).contains(&size) || !value.is_finite();
+    if is_plain { write!(text, "{value}") } else { write!(text, "{value:e}") }
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ fn text(text: &str) -> Value {
 
 type Attributes<'a> = &'a [(&'a str, Value)];
 
-/// What resources with spans add, each given by its attributes.
-fn counted(names: &[&str], resources: &[(Attributes<'_>, &[Attributes<'_>])]) -> RedDelta {
+/// A request of resources with spans, each given by its attributes.
+fn request(resources: &[(Attributes<'_>, &[Attributes<'_>])]) -> Vec<u8> {
     let span = |pairs: &Attributes<'_>| Span {
         trace_id: vec![1; 16],
         span_id: vec![1; 8],
@@ -46,10 +46,14 @@ fn counted(names: &[&str], resources: &[(Attributes<'_>, &[Attributes<'_>])]) ->
         scope_spans: vec![ScopeSpans { spans: spans.iter().map(span).collect(), ..ScopeSpans::default() }],
         ..ResourceSpans::default()
     });
-    let request = ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec();
+    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec()
+}
+
+/// What they add.
+fn counted(names: &[&str], resources: &[(Attributes<'_>, &[Attributes<'_>])]) -> RedDelta {
     let settings = RedSettings { dimensions: dimensions(names).unwrap(), ..RedSettings::default() };
     let mut scratch = RedScratch::new(Arc::new(settings));
-    scan(&request, |span| scratch.observe(span)).unwrap();
+    scan(&request(resources), |span| scratch.observe(span)).unwrap();
     scratch.take()
 }
 
@@ -98,6 +102,20 @@ fn numbers_and_truth_values_become_texts_and_the_first_of_two_counts() {
 }
 
 #[test]
+fn a_resource_is_looked_up_anew_in_a_batch_that_lies_where_another_lay() {
+    let settings = RedSettings { dimensions: dimensions(&["region"]).unwrap(), ..RedSettings::default() };
+    let mut scratch = RedScratch::new(Arc::new(settings));
+    let mut bytes = request(&[(&[("region", text("eu"))], &[&[]])]);
+    let mut of = |bytes: &[u8]| {
+        scan(bytes, |span| scratch.observe(span)).unwrap();
+        scratch.take()
+    };
+    assert_eq!(values(&of(&bytes), 1), [(vec!["eu"], 1)]);
+    bytes.copy_from_slice(&request(&[(&[("region", text("us"))], &[&[]])]));
+    assert_eq!(values(&of(&bytes), 1), [(vec!["us"], 1)]);
+}
+
+#[test]
 fn a_long_value_is_cut_and_counted() {
     let long = format!("{}é", "x".repeat(255));
     let delta =
@@ -105,6 +123,26 @@ fn a_long_value_is_cut_and_counted() {
     let cut = "x".repeat(255);
     assert_eq!(values(&delta, 2), [(vec![&*cut, &*cut], 1), (vec!["s", ""], 1)]);
     assert_eq!(delta.cut(), 2);
+}
+
+#[test]
+fn no_number_is_longer_than_a_label_may_be() {
+    let numbers = [
+        (f64::MAX, "1.7976931348623157e308"),
+        (-f64::MAX, "-1.7976931348623157e308"),
+        (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+        (5e-324, "5e-324"),
+        (1e21, "1e21"),
+        (1e20, "100000000000000000000"),
+        (0.000_001, "0.000001"),
+        (0.0, "0"),
+        (f64::NAN, "NaN"),
+        (f64::NEG_INFINITY, "-inf"),
+    ];
+    for (number, expected) in numbers {
+        let delta = counted(&["a"], &[(&[], &[&[("a", Value::DoubleValue(number))]])]);
+        assert_eq!(values(&delta, 1), [(vec![expected], 1)]);
+    }
 }
 
 #[test]
