@@ -198,7 +198,8 @@ impl Checkpoint {
             true => Some(take_counts(fields, buckets)?),
         };
         let mut departed = Departed::new();
-        for _ in 0..take_number(fields, series_max)? {
+        // Those of the series, and what the overflow series goes by.
+        for _ in 0..take_number(fields, series_max + 1)? {
             let name = take_text_of(fields, LABEL_BYTES_MAX + 1)?.to_string();
             if departed.last_key_value().is_some_and(|(last, _)| *last >= name) {
                 return None;

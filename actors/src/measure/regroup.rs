@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Dimensions, RedSeries,
+    Dimensions, OTHER, RedSeries,
     cap::StoredFolding,
     checkpoint::Checkpoint,
     key::{Joined, Label},
@@ -75,8 +75,11 @@ pub(super) fn regroup(checkpoint: Checkpoint, before: &Dimensions, now: &Dimensi
     let (stay, ended): (Vec<_>, Vec<_>) = series.into_iter().partition(|series| places.goes_on(series));
     let stay: Vec<_> = stay.into_iter().map(|series| places.series(series)).collect();
     // The sums of a name go on though all its series may have ended: its spans come under others from now on.
-    let names: BTreeSet<String> =
+    let mut names: BTreeSet<String> =
         stay.iter().chain(&ended).map(|series| seed::name_of(&series.name)).collect();
+    if checkpoint.overflow.is_some() {
+        names.insert(seed::name_of(OTHER));
+    }
     for series in &ended {
         departed.entry(seed::name_of(&series.name)).or_default().add(&series.counts);
     }

@@ -35,6 +35,7 @@ pub(super) fn depart<'a>(
     departed: &mut Departed,
     gone: &[RedSeries],
     stay: impl Iterator<Item = &'a RedSeries>,
+    overflow: Option<&RedCounts>,
 ) {
     if gone.is_empty() {
         return;
@@ -42,7 +43,8 @@ pub(super) fn depart<'a>(
     for series in gone {
         departed.entry(name_of(&series.name)).or_default().add(&series.counts);
     }
-    let names: BTreeSet<String> = stay.map(|series| name_of(&series.name)).collect();
+    let stay = stay.map(|series| &*series.name).chain(overflow.map(|_| OTHER));
+    let names: BTreeSet<String> = stay.map(name_of).collect();
     departed.retain(|name, _| names.contains(name));
 }
 

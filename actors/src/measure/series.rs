@@ -108,7 +108,7 @@ impl RedSnapshot {
         let operations = self.series.chunk_by(|a, b| a.key().is_operation_of(&b.key()));
         let (busy, idle): (Vec<_>, Vec<_>) = operations.partition(|operation| is_busy(operation));
         let (busy, idle) = (busy.concat(), idle.concat());
-        seed::depart(&mut self.departed, &idle, busy.iter());
+        seed::depart(&mut self.departed, &idle, busy.iter(), self.overflow.as_ref());
         self.series = busy;
     }
 }

@@ -15,6 +15,9 @@ use super::{
     table::Table,
 };
 
+/// A series that expires goes with the first commit of the part of that time that follows; until then pages leave it out.
+const EXPIRY_PARTS: u32 = 64;
+
 /// What became of a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
@@ -42,8 +45,6 @@ pub struct RedState {
     /// The latest commit that is counted, or when the counters began at 0 again: no series begins before one that is
     /// in the log before it, whatever the clock did, or with those that it is not to be mixed up with.
     latest: Duration,
-    /// Before this moment no series expires.
-    expires: Duration,
     pub(super) continuity: Continuity,
 }
 
@@ -70,7 +71,6 @@ impl RedState {
             totals: RedTotals::default(),
             created,
             latest: Duration::ZERO,
-            expires: Duration::MAX,
             continuity,
         }
     }
@@ -100,7 +100,7 @@ impl RedState {
         }
         let (max_series, dimensions) = (state.settings.max_series, state.settings.dimensions.len());
         let cap = Cap::restored(max_series, dimensions, &state.table, foldings, turned_away);
-        Self { latest, totals, overflow, departed, cap, expires: Duration::ZERO, ..state }
+        Self { latest, totals, overflow, departed, cap, ..state }
     }
 
     /// Every span before this ordinal is counted.
@@ -119,8 +119,9 @@ impl RedState {
         if first != self.position || !delta.is_complete() || !counts_like {
             return Merge::Gap;
         }
-        self.latest = self.latest.max(committed);
-        self.expire();
+        let before = self.latest;
+        self.latest = before.max(committed);
+        self.expire(before);
         for entry in delta.entries() {
             self.count(&entry);
         }
@@ -161,7 +162,6 @@ impl RedState {
             self.overflow = None;
             self.departed.clear();
             self.totals = RedTotals::default();
-            self.expires = Duration::MAX;
             self.latest = self.latest.max(now);
             self.created = self.created.max(Some(now));
         } else {
@@ -228,20 +228,16 @@ impl RedState {
             (self.settings.bounds.buckets(), self.latest, self.settings.exemplars);
         match self.cap.place(&entry.key, &self.table) {
             Place::Own => {
-                self.expires_later();
                 self.table.insert(RedSeries::new(&entry.key, buckets, now)).counts.add(entry, now, exemplars);
                 return;
             }
-            Place::Folded(folded) => {
-                self.expires_later();
-                match self.table.get_mut(&folded.key()) {
-                    Some(series) => series.counts.add(entry, now, exemplars),
-                    None => {
-                        let series = RedSeries::new(&folded.key(), buckets, now);
-                        self.table.insert(series).counts.add(entry, now, exemplars);
-                    }
+            Place::Folded(folded) => match self.table.get_mut(&folded.key()) {
+                Some(series) => series.counts.add(entry, now, exemplars),
+                None => {
+                    let series = RedSeries::new(&folded.key(), buckets, now);
+                    self.table.insert(series).counts.add(entry, now, exemplars);
                 }
-            }
+            },
             Place::Overflow => {
                 self.overflow.get_or_insert_with(|| RedCounts::new(buckets, now)).add(entry, now, exemplars);
             }
@@ -249,25 +245,20 @@ impl RedState {
         self.totals.folded = self.totals.folded.saturating_add(entry.count);
     }
 
-    fn expires_later(&mut self) {
-        if let Some(after) = self.settings.expire_after {
-            self.expires = self.expires.min(self.latest.saturating_add(after));
-        }
-    }
-
-    /// Removes what is idle. When a series goes follows from the commits in the log, so that a process that counts them
-    /// again comes to the same.
-    fn expire(&mut self) {
+    /// Removes what is idle, if that was not looked for since `before`, the latest commit until now: all series are looked at,
+    /// so not with each commit, but where a new part of the time begins. When a series goes follows from the commits in the
+    /// log, so that a process that counts them again comes to the same.
+    fn expire(&mut self, before: Duration) {
         let Some(after) = self.settings.expire_after else { return };
-        if self.latest <= self.expires {
+        let part = (after / EXPIRY_PARTS).as_nanos().max(1);
+        if before.as_nanos() / part == self.latest.as_nanos() / part {
             return;
         }
-        let (gone, last) = self.table.expire(self.latest.saturating_sub(after));
-        self.expires = last.saturating_add(after);
+        let gone = self.table.expire(self.latest.saturating_sub(after));
         if !gone.is_empty() {
             self.totals.expired = self.totals.expired.saturating_add(gone.len() as u64);
             self.cap.gone(&gone, &self.table);
-            seed::depart(&mut self.departed, &gone, self.table.iter());
+            seed::depart(&mut self.departed, &gone, self.table.iter(), self.overflow.as_ref());
         }
     }
 

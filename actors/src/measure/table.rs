@@ -65,10 +65,9 @@ impl Table {
         self.series.clear();
     }
 
-    /// Removes the operations in which nothing was counted since `before`, and returns the series that went, and since
-    /// when nothing was counted in the one that is idle longest of those that stay. An operation goes as a whole: its
-    /// errors are shown as long as it is.
-    pub(super) fn expire(&mut self, before: Duration) -> (Vec<RedSeries>, Duration) {
+    /// Removes the operations in which nothing was counted since `before`, and returns the series that went. An operation goes
+    /// as a whole: its errors are shown as long as it is.
+    pub(super) fn expire(&mut self, before: Duration) -> Vec<RedSeries> {
         let operation = |hasher: &RandomState, series: &RedSeries| {
             hasher.hash_one(RedKey { status: StatusCode::Unset, ..series.key() })
         };
@@ -81,9 +80,7 @@ impl Table {
         let is_idle = |(_, series): &mut (u64, RedSeries)| {
             last.get(&operation(hasher, series)).is_some_and(|&last| last < before)
         };
-        let gone = self.series.extract_if(is_idle).map(|(_, series)| series).collect();
-        let stay = last.into_values().filter(|&last| last >= before).min().unwrap_or(Duration::MAX);
-        (gone, stay)
+        self.series.extract_if(is_idle).map(|(_, series)| series).collect()
     }
 
     /// How many distinct texts `label` gives.

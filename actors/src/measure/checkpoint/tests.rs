@@ -133,6 +133,14 @@ fn what_could_not_have_been_written_is_damaged() {
     let whole = Checkpoint { series: vec![series("", &"x".repeat(LABEL_BYTES_MAX))], ..checkpoint() };
     assert_eq!(decoded(&encoded(whole.clone())), Ok(whole));
 
+    let departed =
+        |names: usize| -> Departed { (0..names).map(|name| (format!("{name}"), Sums::default())).collect() };
+    let names_max = RedSettings::MAX_SERIES.end() + 1;
+    let most = Checkpoint { departed: departed(names_max), ..checkpoint() };
+    assert_eq!(decoded(&encoded(most.clone())), Ok(most));
+    let more = Checkpoint { departed: departed(names_max + 1), ..checkpoint() };
+    assert_eq!(decoded(&encoded(more)), Err(CheckpointError::Damaged));
+
     damaged(|it| it.foldings.swap(0, 2));
     damaged(|it| it.foldings = vec![folding("a", 1), folding("a", 1)]);
 

@@ -77,6 +77,16 @@ fn sums_of_names_that_nobody_has_any_more_are_forgotten_with_the_next_change() {
     assert_eq!(after.departed.len(), 0);
 }
 
+#[test]
+fn the_sum_of_what_stands_for_many_goes_on_with_the_overflow_series() {
+    let (none, key) = (dimensions(&[]), dimensions(&["key"]));
+    let overflow = Some(series("", &[], 1).counts);
+    let departed = Departed::from([(OTHER.to_owned(), seed::Sums { count: 2, ..seed::Sums::default() })]);
+    let before = Checkpoint { overflow, departed: departed.clone(), ..checkpoint(vec![], vec![]) };
+    assert_eq!(regroup(before.clone(), &none, &key).0.departed, departed);
+    assert_eq!(regroup(Checkpoint { overflow: None, ..before }, &none, &key).0.departed, Departed::new());
+}
+
 proptest! {
     /// Whatever the dimensions before and after: no labels stand for two series, those of a page go on with what they
     /// counted, and each sum over a name stays.

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    measure::{Bounds, RedScratch},
-    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    measure::{Bounds, Exemplar, OTHER, RedScratch},
+    span::{Sampler, SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
 const T0: Duration = Duration::from_secs(100);
@@ -69,6 +69,21 @@ fn a_series_is_created_when_its_first_span_was_committed() {
 }
 
 #[test]
+fn a_bucket_keeps_its_exemplar_until_a_batch_has_another() {
+    let settings = Arc::new(RedSettings { exemplars: Some(Sampler::new(1.0)), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    for (number, (millis, id)) in (0..).zip([(1, 1), (20_000, 2), (1, 3)]) {
+        let mut scratch = RedScratch::new(Arc::clone(&settings));
+        let (span_id, end_unix_nano) = (SpanId::from_int(id), millis * 1_000_000);
+        scratch.observe(&SpanView { span_id, end_unix_nano, ..span("a", StatusCode::Ok) });
+        state.merge(number, &scratch.take(), T0);
+    }
+    let exemplars = &state.snapshot().series[0].counts.exemplars;
+    let ids = [0, 1, 16].map(|bucket| exemplars.get(bucket).map(|Exemplar { span_id, .. }| *span_id));
+    assert_eq!(ids, [Some(SpanId::from_int(3)), None, Some(SpanId::from_int(2))]);
+}
+
+#[test]
 fn past_the_cap_old_series_go_on_and_new_names_share_a_series_that_begins_at_0() {
     // Two places, and one for what is folded.
     let (settings, mut state) = state(3);
@@ -92,7 +107,7 @@ fn an_idle_operation_goes_as_a_whole_and_begins_anew_when_it_returns() {
     state.merge(0, &delta(&settings, &["a", "b"]), T0);
     state.merge(2, &delta(&settings, &["b"]), T0 + after);
     assert_eq!(counts(&state), [("a".into(), 1, T0), ("b".into(), 2, T0)], "it is not idle for longer");
-    state.merge(3, &delta(&settings, &["b"]), T0 + after + Duration::from_nanos(1));
+    state.merge(3, &delta(&settings, &["b"]), T0 + after + after / EXPIRY_PARTS);
     assert_eq!((counts(&state), state.snapshot().totals.expired), (vec![("b".into(), 3, T0)], 1));
     let later = T1 + after;
     state.merge(4, &delta(&settings, &["a"]), later);
@@ -100,6 +115,28 @@ fn an_idle_operation_goes_as_a_whole_and_begins_anew_when_it_returns() {
     assert_eq!(state.snapshot().totals.expired, 2);
     state.merge(5, &delta(&settings, &["b"]), later);
     assert_eq!(counts(&state), [("a".into(), 1, later), ("b".into(), 1, later)]);
+}
+
+#[test]
+fn what_comes_back_before_it_is_removed_goes_on_where_it_was() {
+    let after = Duration::from_secs(64);
+    let settings = Arc::new(RedSettings { expire_after: Some(after), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    let second = Duration::from_secs(1);
+    state.merge(0, &delta(&settings, &["a", "b"]), T0 + second / 4);
+    state.merge(2, &delta(&settings, &["c"]), T0 + after);
+    // A part begins with each second.
+    let late = T0 + after + second / 2;
+    let mut page = state.snapshot();
+    page.leave_out_idle(late - after);
+    assert_eq!(page.series.len(), 1, "a and b are idle");
+    state.merge(3, &delta(&settings, &["a"]), late);
+    let (a, c) = (("a".to_owned(), 2, T0 + second / 4), ("c".to_owned(), 1, T0 + after));
+    assert_eq!(counts(&state), [a.clone(), ("b".into(), 1, T0 + second / 4), c.clone()]);
+    state.merge(4, &delta(&settings, &[]), T0 + after + second);
+    assert_eq!(state.snapshot().totals.expired, 0, "no span, no commit");
+    state.merge(4, &delta(&settings, &["c"]), T0 + after + second);
+    assert_eq!(counts(&state), [a, ("c".into(), 2, c.2)]);
 }
 
 #[test]
@@ -139,21 +176,42 @@ fn the_sum_of_a_span_name_does_not_go_back_when_one_of_its_series_expires() {
     let after = Duration::from_secs(50);
     let settings = Arc::new(RedSettings { expire_after: Some(after), ..RedSettings::default() });
     let mut state = RedState::new(Arc::clone(&settings));
-    let sum = |state: &RedState| {
-        let mut page = crate::metrics::Page::new(Duration::ZERO);
-        seed::collect(&state.snapshot(), &mut page);
-        let families = page.finish(&crate::metrics::LeftOut::default());
-        let family = families.iter().find(|family| family.open_name == "nyx_span_count_GET__");
-        family.map(|family| family.family.get_metric()[0].get_gauge().get_value())
-    };
+    let sum = |state: &RedState| seed_count(&state.snapshot(), "nyx_span_count_GET__");
     // Two operations of one name in metrics.
     state.merge(0, &delta(&settings, &["GET /", "GET /", "GET -"]), T0);
     assert_eq!(sum(&state), Some(3.0));
     state.merge(3, &delta(&settings, &["GET -"]), T0 + after);
-    state.merge(4, &delta(&settings, &["other"]), T0 + after + Duration::from_nanos(1));
+    state.merge(4, &delta(&settings, &["other"]), T0 + after + after / EXPIRY_PARTS);
     assert_eq!((state.snapshot().totals.expired, sum(&state)), (1, Some(4.0)));
     state.merge(5, &delta(&settings, &["other"]), T1 + after);
     assert_eq!(sum(&state), None, "when no series has the name any more, it goes");
+}
+
+/// The value of a family that is named after spans.
+fn seed_count(snapshot: &RedSnapshot, name: &str) -> Option<f64> {
+    let mut page = crate::metrics::Page::new(Duration::ZERO);
+    seed::collect(snapshot, &mut page);
+    let families = page.finish(&crate::metrics::LeftOut::default());
+    let family = families.iter().find(|family| family.open_name == name)?;
+    Some(family.family.get_metric()[0].get_gauge().get_value())
+}
+
+#[test]
+fn the_sum_of_what_stands_for_many_does_not_go_back_while_the_overflow_series_is_there() {
+    let after = Duration::from_secs(50);
+    let settings =
+        Arc::new(RedSettings { max_series: 3, expire_after: Some(after), ..RedSettings::default() });
+    let mut state = RedState::new(Arc::clone(&settings));
+    // "c" is folded, and of another status there is no place for that.
+    state.merge(0, &delta(&settings, &["a", "b", "c", "bad"]), T0);
+    assert!(state.snapshot().overflow.is_some());
+    let sum = |snapshot: &RedSnapshot| seed_count(snapshot, "nyx_span_count___other__");
+    assert_eq!(sum(&state.snapshot()), Some(2.0));
+    let mut left_out = state.snapshot();
+    left_out.leave_out_idle(T1);
+    assert_eq!((left_out.series.len(), sum(&left_out)), (0, Some(2.0)));
+    state.merge(4, &delta(&settings, &["new"]), T1);
+    assert_eq!((state.snapshot().totals.expired, sum(&state.snapshot())), (3, Some(2.0)));
 }
 
 #[test]
@@ -203,7 +261,9 @@ fn no_series_begins_before_the_counters_began_anew_in_the_next_process_either() 
     let anew = RedState::at(Arc::clone(&settings), 0, Some(T0), Continuity::new(true, 0, 10));
     let mut anew = anew.not_before(T0);
     anew.merge(0, &delta(&settings, &["a"]), T0);
+    anew.departed.insert("a".to_owned(), seed::Sums::default());
     anew.skip(1, 3, T1, |unmeasured| &mut unmeasured.damaged);
+    assert_eq!((anew.departed.len(), anew.snapshot().totals), (0, RedTotals::default()));
     let checkpoint = anew.checkpoint().unwrap();
     assert_eq!((checkpoint.position, checkpoint.created, checkpoint.series.len()), (3, T1, 0));
     for mut state in [anew, RedState::restored(Arc::clone(&settings), checkpoint, 10)] {
@@ -240,7 +300,9 @@ proptest! {
         let (mut position, mut time) = (0, T0);
         let mut merges = Vec::new();
         for (number, (names, gap)) in batches.iter().enumerate() {
-            let names: Vec<String> = names.iter().map(|name| format!("name {name}")).collect();
+            // One of them is called like what stands for many.
+            let name = |name: &u8| if *name == 0 { OTHER.to_owned() } else { format!("name {name}") };
+            let names: Vec<String> = names.iter().map(name).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             time += Duration::from_secs(*gap);
             straight.merge(position, &delta(&settings, &names), time);
