@@ -261,7 +261,8 @@ compares.
 
 `GET /metrics` answers in the Prometheus text format 0.0.4, or in OpenMetrics 1.0 to a scraper that names
 `application/openmetrics-text` in its `Accept` header and does not prefer the other. In OpenMetrics the family of a counter has no
-`_total` (its samples do), families have a `# UNIT`, and counters and histograms have `_created` samples. A label without a value is left out.
+`_total` (its samples do), families have a `# UNIT`, and counters and histograms have `_created` samples, but for those of destinations, whose ledgers may be
+older than the process. A label without a value is left out.
 All metrics are kept outside the actors that move them, so the page is whole while an actor is down.
 
 The labels of the span metrics follow the spanmetrics connector of the OpenTelemetry collector: `span_kind` is `SPAN_KIND_SERVER` and so on,

@@ -234,6 +234,13 @@ fn what_was_queued_at_the_end_is_delivered_after_a_restart_and_all_accounts_go_o
     let third = Daemon::start(&kept_in(&folder, &endpoint));
     let stats = third.stats();
     assert_eq!((ledger(&stats, "exported"), ledger(&stats, "queued")), (600, 0));
+    // They go on: whoever believed that they began with this process would see 600 spans delivered at once.
+    let page = get_blocking(third.pages, "/metrics", Some("application/openmetrics-text;version=1.0.0")).body;
+    assert!(page.contains("nyx_destination_exported_spans_total{destination=\"default\"} 600\n"), "{page}");
+    assert!(
+        page.contains("nyx_spans_accepted_created ")
+            && !page.contains("nyx_destination_exported_spans_created")
+    );
     third.signal(Signal::TERM);
     assert_eq!(third.end().0.code(), Some(0));
     let in_memory = [("NYX__LOG__DIR", dir), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];

@@ -35,7 +35,7 @@ pub struct PageFamily {
     pub kind: Kind,
     /// The unit, if there is one.
     pub unit: Option<Unit>,
-    /// When each of the family's series began, since the Unix epoch; `None` for gauges.
+    /// When each of the family's series began, since the Unix epoch; `None` for gauges, and where it is not known.
     pub created: Vec<Option<Duration>>,
     /// The exemplars of each of the family's series.
     pub exemplars: Vec<Box<[ExemplarValue]>>,
@@ -91,13 +91,14 @@ impl Page {
         self.counter_since(family, labels, value, self.started);
     }
 
-    /// A counter that began at `created`, since the Unix epoch.
+    /// A counter that began at `created`, since the Unix epoch; `None` where that is not known, as of one that goes on over
+    /// restarts: a wrong time would have scrapers see its whole value as an increase.
     pub fn counter_since<const N: usize>(
         &mut self,
         family: &'static Counter<N>,
         labels: [&str; N],
         value: u64,
-        created: Duration,
+        created: impl Into<Option<Duration>>,
     ) {
         self.counter_with(family, labels, &[], value, created);
     }
@@ -109,13 +110,13 @@ impl Page {
         labels: [&str; N],
         more: &[(&str, &str)],
         value: u64,
-        created: Duration,
+        created: impl Into<Option<Duration>>,
     ) {
         let mut counter = proto::Counter::default();
         counter.set_value(value as f64);
         let mut metric = proto::Metric::default();
         metric.set_counter(counter);
-        self.push(family.family(), &labels, more, metric, Some(created));
+        self.push(family.family(), &labels, more, metric, created.into());
     }
 
     /// A gauge.

@@ -129,22 +129,28 @@ fn retention_metrics(page: &mut Page, retention: &RetentionStats) {
     page.counter(&metrics::RETENTION_UNSIFTED, [], retention.unsifted_spans);
 }
 
+/// When a destination's counters began: what a ledger on disk counts is older than the process, and does not know how old,
+/// and a destination that comes while the tree runs has been there before, perhaps.
+const UNKNOWN: Option<Duration> = None;
+
 fn destination_metrics(page: &mut Page, name: &str, destination: &DestinationStats) {
     let (ledger, status) = (&destination.ledger, &destination.status);
     page.gauge(&metrics::DESTINATION_START, [name], ledger.start as f64);
     page.gauge(&metrics::DESTINATION_POSITION, [name], ledger.position as f64);
-    page.counter(&metrics::DESTINATION_EXPORTED, [name], ledger.exported);
-    page.counter(&metrics::DESTINATION_SAMPLED_OUT, [name], ledger.sampled_out);
+    page.counter_since(&metrics::DESTINATION_EXPORTED, [name], ledger.exported, UNKNOWN);
+    page.counter_since(&metrics::DESTINATION_SAMPLED_OUT, [name], ledger.sampled_out, UNKNOWN);
     for &reason in DropReason::ALL {
-        page.counter(&metrics::DESTINATION_DROPPED, [name, reason.label()], ledger.dropped(reason));
+        let dropped = ledger.dropped(reason);
+        page.counter_since(&metrics::DESTINATION_DROPPED, [name, reason.label()], dropped, UNKNOWN);
     }
     page.gauge(&metrics::DESTINATION_QUEUED, [name], ledger.queued() as f64);
     page.gauge(&metrics::DESTINATION_IN_FLIGHT, [name], status.in_flight as f64);
     for kind in verdict::Kind::ALL {
-        page.counter(&metrics::DESTINATION_REQUESTS, [name, kind.label()], status.requests.get(kind));
+        let requests = status.requests.get(kind);
+        page.counter_since(&metrics::DESTINATION_REQUESTS, [name, kind.label()], requests, UNKNOWN);
     }
-    page.counter(&metrics::DESTINATION_RETRIES, [name], status.retries);
-    page.counter(&metrics::DESTINATION_BYTES_SENT, [name], status.bytes_sent);
+    page.counter_since(&metrics::DESTINATION_RETRIES, [name], status.retries, UNKNOWN);
+    page.counter_since(&metrics::DESTINATION_BYTES_SENT, [name], status.bytes_sent, UNKNOWN);
     for state in DestinationState::ALL {
         let is = f64::from(u8::from(state == status.state));
         page.gauge(&metrics::DESTINATION_STATE, [name, state.label()], is);
