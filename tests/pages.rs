@@ -475,6 +475,58 @@ fn spans_that_no_destination_gets_are_no_exemplars() {
         let open = get(daemon.pages, "/metrics", Some(OPEN_METRICS)).await.body;
         assert!(open.contains("nyx_span_duration_seconds_bucket") && !open.contains("trace_id"));
         assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+
+        // One of two destinations is enough.
+        let more =
+            [("NYX__TELEMETRY__OTLP_SAMPLING_RATE", "0"), ("NYX__EXPORT__ALL__ENDPOINT", &sink.endpoint())];
+        let daemon = self::daemon(&sink.endpoint(), &more).await;
+        let Some(ListenAddr::Tcp(door)) = daemon.grpc else { panic!("{:?}", daemon.grpc) };
+        deliver(&mut client(door), 0..50).await;
+        until("counted", || daemon.tree.observed().red().unwrap().position() == 50).await;
+        let open = get(daemon.pages, "/metrics", Some(OPEN_METRICS)).await.body;
+        assert!(open.contains(" # {trace_id="), "{open}");
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    });
+}
+
+#[test]
+fn beyond_the_cap_new_names_are_counted_together_on_both_pages_and_stats_names_who_has_them() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[("NYX__METRICS__MAX_SERIES", "20")]).await;
+        let connection = daemon.tree.in_process().connection(ConnectionId::new(1));
+        for number in 0..100 {
+            connection.span(&format!("GET /user/{number}")).start().end();
+        }
+        daemon.tree.in_process().flush().await.unwrap();
+        until("counted", || daemon.tree.observed().red().unwrap().position() == 100).await;
+        let stats = get(daemon.pages, "/stats", None).await.json();
+        let offender = &stats["metrics"]["offenders"][0];
+        assert_eq!((&offender["service"], &offender["label"]), (&json!("nyx-daemon"), &json!("span_name")));
+        let folded = offender["folded_spans"].as_u64().unwrap() as f64;
+        for accept in [None, Some(OPEN_METRICS)] {
+            let samples = Samples::parse(&get(daemon.pages, "/metrics", accept).await.body);
+            let other = ["span_name=\"__other__\"", "otel_metric_overflow=\"true\""];
+            assert_eq!(samples.sum("nyx_span_count_total", &[]), 100.0);
+            assert_eq!(samples.sum("nyx_span_count_total", &other), folded);
+            assert_eq!(samples.sum("nyx_measure_folded_spans_total", &[]), folded);
+            assert_eq!(samples.sum("nyx_span_count_total", &["span_name=\"GET /user/0\""]), 1.0);
+        }
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
+    });
+}
+
+#[test]
+fn without_metrics_their_page_says_so_and_the_others_stay() {
+    system(async {
+        let sink = ScriptedDestination::start().unwrap();
+        let daemon = daemon(&sink.endpoint(), &[("NYX__TELEMETRY__PROMETHEUS_ENABLED", "false")]).await;
+        let answer = get(daemon.pages, "/metrics", None).await;
+        let why = "telemetry.prometheus_enabled is false: no metrics are kept\n";
+        assert_eq!((answer.status, answer.body.as_str()), (404, why));
+        assert_eq!(get(daemon.pages, "/stats", None).await.json()["metrics"], Value::Null);
+        assert_eq!(get(daemon.pages, "/readyz", None).await.status, 200);
+        assert!(daemon.tree.shutdown(Duration::from_secs(10)).await.is_clean());
     });
 }
 

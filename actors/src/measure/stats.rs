@@ -89,3 +89,63 @@ fn name_of(label: Label, settings: &RedSettings) -> String {
     let name = dimension.and_then(|dimension| settings.dimensions.labels().nth(dimension));
     name.unwrap_or("span_name").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        measure::{Dimensions, RedScratch, RedShared},
+        span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    };
+
+    /// The statistics after spans of these services and names.
+    fn stats(settings: RedSettings, spans: impl Iterator<Item = (String, String)>) -> RedStats {
+        let red = RedShared::new(settings);
+        for (at, (service, name)) in (0..).zip(spans) {
+            let mut scratch = RedScratch::new(red.settings());
+            scratch.observe(&SpanView {
+                service: &service,
+                name: &name,
+                kind: SpanKind::Server,
+                status: StatusCode::Unset,
+                start_unix_nano: 0,
+                end_unix_nano: 1,
+                trace_id: TraceId::from_int(1),
+                span_id: SpanId::from_int(1),
+                bytes: SpanBytes::default(),
+            });
+            red.merge(at, &scratch.take(), Duration::ZERO);
+        }
+        red.stats()
+    }
+
+    #[test]
+    fn of_many_offenders_those_with_most_spans_are_shown() {
+        // In turn, so that all of them come to fold; the last has most spans.
+        let each = (0..40).flat_map(|name| (0..30).map(move |service| (service, name)));
+        let last = (40..140).map(|name| (29, name));
+        let spans =
+            each.chain(last).map(|(service, name)| (format!("service {service:02}"), format!("name {name}")));
+        let stats = stats(RedSettings { max_series: 600, ..RedSettings::default() }, spans);
+        assert_eq!((stats.services, stats.offenders.len()), (30, 20));
+        let worst = &stats.offenders[0];
+        assert_eq!((worst.service.as_deref(), worst.label.as_str()), (Some("service 29"), "span_name"));
+        assert!((100..140).contains(&worst.folded_spans), "{worst:?}");
+        assert!(stats.folded_spans > worst.folded_spans && stats.series <= 600);
+    }
+
+    #[test]
+    fn services_that_are_too_many_are_an_offender_of_nobodys() {
+        let settings = RedSettings {
+            max_series: 10,
+            dimensions: Dimensions::new(&["route".to_owned()]).unwrap(),
+            ..RedSettings::default()
+        };
+        let stats = stats(settings, (0..50).map(|service| (format!("service {service}"), "run".to_owned())));
+        let [offender] = &stats.offenders[..] else { panic!("{stats:?}") };
+        assert_eq!((offender.service.as_deref(), offender.label.as_str()), (None, "service_name"));
+        assert_eq!(offender.folded_spans, stats.folded_spans);
+    }
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    measure::{Dimensions, RedScratch, RedSettings, RedState},
+    measure::{Dimensions, RedScratch, RedSettings, RedState, RedStats},
     span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
 
@@ -144,6 +144,47 @@ fn of_several_labels_only_the_one_with_most_values_folds() {
     let (offenders, turned_away) = world.state.cap.offenders();
     assert_eq!((offenders.len(), &*offenders[0].0, offenders[0].1.number(), turned_away), (1, "shop", 1, 0));
     assert!((180..=420).contains(&offenders[0].2), "about 300: {}", offenders[0].2);
+}
+
+#[test]
+fn each_folded_label_is_shown_with_the_spans_that_are_folded_for_it() {
+    let dimensions = Dimensions::new(&["user.id".to_owned()]).unwrap();
+    let mut world = World::with(RedSettings { max_series: 100, dimensions, ..RedSettings::default() });
+    for id in 0..200 {
+        world.see_as("shop", &format!("GET /{id}"), StatusCode::Unset, &[("user.id", "0")]);
+    }
+    let names_folded = world.state.snapshot().totals.folded;
+    for id in 0..200 {
+        world.see_as("shop", "GET /0", StatusCode::Unset, &[("user.id", &id.to_string())]);
+    }
+    let snapshot = world.state.snapshot();
+    let (foldings, turned_away) = world.state.cap.offenders();
+    let stats = RedStats::of(&snapshot, world.state.cap.services(), foldings, turned_away);
+    let shown: Vec<_> = stats.offenders.iter().map(|it| (it.label.as_str(), it.folded_spans)).collect();
+    let users_folded = snapshot.totals.folded - names_folded;
+    assert_eq!(shown, [("user_id", users_folded), ("span_name", names_folded)]);
+}
+
+#[test]
+fn half_of_the_folded_places_are_for_series_of_which_everything_is_folded() {
+    let dimensions = Dimensions::new(&["route".to_owned()]).unwrap();
+    let mut world = World::with(RedSettings { max_series: 100, dimensions, ..RedSettings::default() });
+    let route = |id: usize| format!("/{id}");
+    for id in 0..20 {
+        world.see_as("shop", "GET", StatusCode::Unset, &[("route", &route(id))]);
+    }
+    // Names are more than routes, so that they fold, first beside route 0.
+    for id in 0..100 {
+        world.see_as("shop", &format!("GET {id}"), StatusCode::Unset, &[("route", &route(0))]);
+    }
+    for id in 0..20 {
+        world.see_as("shop", "POST", StatusCode::Unset, &[("route", &route(id))]);
+    }
+    let folded = world.sums().into_iter().filter(|((.., overflow), _)| *overflow);
+    let routes: Vec<_> = folded.map(|((_, name, values, _), _)| (name, values[0].clone())).collect();
+    let of = |route: &str| (OTHER.to_owned(), route.to_owned());
+    assert_eq!(routes, ["/0", "/1", "/2", "/3", "/4", OTHER].map(of));
+    assert_eq!(world.overflow(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    measure::{Bounds, RedScratch, RedSettings, RedShared, collect},
+    measure::{Bounds, Profile, RedScratch, RedSettings, RedShared, RedTotals, Unmeasured, collect},
     metrics::*,
     span::{Sampler, SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
 };
@@ -133,4 +133,97 @@ fn the_content_types_are_those_that_prometheus_knows() {
         Format::OpenMetrics.content_type(),
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
+}
+
+/// Two batches of one operation, the second with an error, under a profile.
+fn page_of(profile: Profile, expire_after: Option<Duration>) -> String {
+    let bounds = Bounds::new(&[Duration::from_millis(2), Duration::from_secs(5)]).unwrap();
+    let red = RedShared::new(RedSettings { profile, bounds, expire_after, ..RedSettings::default() });
+    for (number, (status, millis)) in (0..).zip([(StatusCode::Unset, 2), (StatusCode::Error, 4_500)]) {
+        let mut scratch = RedScratch::new(red.settings());
+        scratch.observe(&SpanView {
+            service: "shop",
+            name: "pay",
+            kind: SpanKind::Server,
+            status,
+            start_unix_nano: 0,
+            end_unix_nano: millis * 1_000_000,
+            trace_id: TraceId::from_int(1),
+            span_id: SpanId::from_int(1),
+            bytes: SpanBytes::default(),
+        });
+        red.merge(number, &scratch.take(), Duration::from_secs(100 + number));
+    }
+    let mut page = Page::new(Duration::from_secs(1));
+    collect(&red.snapshot(), &mut page);
+    Format::OpenMetrics.encode(&page.finish(&LeftOut::default()))
+}
+
+#[test]
+fn each_profile_counts_in_its_own_names_and_units() {
+    let labels = |service: &str, status: &str| {
+        format!(
+            "{service}=\"shop\",span_name=\"pay\",span_kind=\"SPAN_KIND_SERVER\",status_code=\"STATUS_CODE_{status}\""
+        )
+    };
+    for (profile, service, calls, duration, below, sum) in [
+        (Profile::Nyx, "service_name", "nyx_span_count", "nyx_span_duration_seconds", "5.0", "4.5"),
+        (
+            Profile::SpanMetrics,
+            "service_name",
+            "traces_span_metrics_calls",
+            "traces_span_metrics_duration_milliseconds",
+            "5000.0",
+            "4500",
+        ),
+        (Profile::Tempo, "service", "traces_spanmetrics_calls", "traces_spanmetrics_latency", "5.0", "4.5"),
+    ] {
+        let page = page_of(profile, None);
+        let (fine, bad) = (labels(service, "UNSET"), labels(service, "ERROR"));
+        for line in [
+            format!("{calls}_total{{{fine}}} 1"),
+            format!("{calls}_created{{{bad}}} 101.000"),
+            format!("{duration}_bucket{{{bad},le=\"{below}\"}} 1"),
+            format!("{duration}_sum{{{bad}}} {sum}"),
+            format!("{duration}_count{{{fine}}} 1"),
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} in {page}");
+        }
+        assert_eq!(page.contains("nyx_span_errors_total{"), profile == Profile::Nyx);
+    }
+}
+
+#[test]
+fn the_errors_of_an_operation_begin_with_its_first_span_though_that_was_none() {
+    let labels = "service_name=\"shop\",span_name=\"pay\",span_kind=\"SPAN_KIND_SERVER\",status_code=\"STATUS_CODE_ERROR\"";
+    let page = page_of(Profile::Nyx, None);
+    assert!(page.contains(&format!("nyx_span_errors_total{{{labels}}} 1\n")), "{page}");
+    assert!(page.contains(&format!("nyx_span_errors_created{{{labels}}} 100.000\n")), "{page}");
+}
+
+#[test]
+fn a_page_has_no_series_that_nobody_counted_in_for_too_long() {
+    // It was long ago that the clock stood at 100 s.
+    let page = page_of(Profile::Nyx, Some(Duration::from_secs(600)));
+    assert!(!page.contains("shop") && page.contains("nyx_measure_series 0\n"), "{page}");
+}
+
+#[test]
+fn each_total_has_its_own_family() {
+    let mut red = RedShared::default().snapshot();
+    let unmeasured = Unmeasured { damaged: 1, released: 2 };
+    red.totals = RedTotals { unmeasured, caught_up: 3, folded: 4, cut: 5, expired: 6 };
+    let mut page = Page::new(Duration::from_secs(1));
+    collect(&red, &mut page);
+    let page = Format::Text.encode(&page.finish(&LeftOut::default()));
+    for line in [
+        "nyx_measure_unmeasured_spans_total{reason=\"damaged\"} 1",
+        "nyx_measure_unmeasured_spans_total{reason=\"released\"} 2",
+        "nyx_measure_caught_up_spans_total 3",
+        "nyx_measure_folded_spans_total 4",
+        "nyx_measure_cut_values_total 5",
+        "nyx_measure_expired_series_total 6",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
 }

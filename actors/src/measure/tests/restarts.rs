@@ -203,9 +203,12 @@ fn counting_begins_where_the_log_says_if_it_cannot_prove_continuity() {
         bench.restart().await;
         assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
 
-        // As is a checkpoint that does not decode, or is of another position.
+        // As is a checkpoint that does not decode, is of another position, or of one that the log does not have.
         let (position, bytes) = bench.log.disk.lock().stored.clone().unwrap();
-        for (position, bytes) in [(position, bytes.slice(..bytes.len() - 1)), (position + 1, bytes)] {
+        let mut ahead = bytes.to_vec();
+        ahead[8..16].copy_from_slice(&7_u64.to_le_bytes());
+        let cut = bytes.slice(..bytes.len() - 1);
+        for (position, bytes) in [(position, cut), (position + 1, bytes), (7, ahead.into())] {
             bench.log.disk.lock().broken = Some(Restored::Checkpoint { position, bytes });
             bench.restart().await;
             assert_eq!((bench.red().position(), bench.page()), (2, Some(BTreeMap::new())));
