@@ -16,7 +16,7 @@ Without a configuration:
 Later layers win: built-in defaults, /etc/nyx/nyx.toml, ./nyx.toml, --config files in their order,
 OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT and others), variables such as
 NYX__TELEMETRY__PROMETHEUS_ADDR=127.0.0.1:9464, then --set section.key=value.
-`config show` says which value comes from where.
+`config show` lists every key with its value and where that comes from.
 
 Exit status: 0 success, 64 bad command line, 69 something needed is not available, 70 internal
 failure, 75 the log's folder is in use, 78 bad configuration.";
@@ -41,7 +41,8 @@ pub struct ConfigArgs {
     /// A configuration file (TOML); may be repeated, a later one wins
     #[arg(long = "config", value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// A setting, such as log.durability=power, that wins over every file and variable; may be repeated
+    /// A key and its value, such as log.durability=power, without quotes; may be repeated, a later one wins, and all of
+    /// them win over files and variables
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub flags: Vec<(String, String)>,
 }
@@ -56,7 +57,7 @@ impl ConfigArgs {
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE, such as log.durability=power")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -178,7 +179,8 @@ mod tests {
         let flags = [("a.b", "c=d"), ("a.b", "")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(command, Command::Run(ConfigArgs { files: vec![], flags: flags.to_vec() }));
         let error = parse(&["--set", "log.dir"]).unwrap_err();
-        assert!(error.to_string().contains("'--set <KEY=VALUE>': must be KEY=VALUE"), "{error}");
+        let why = "'--set <KEY=VALUE>': must be KEY=VALUE, such as log.durability=power";
+        assert!(error.to_string().contains(why), "{error}");
     }
 
     #[test]

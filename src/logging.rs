@@ -21,8 +21,7 @@ use crate::{
 /// # Errors
 /// `RUST_LOG` cannot be read.
 pub fn filter(level: LevelFilter, environment: &Environment) -> Result<EnvFilter, Failure> {
-    let rust_log = environment.text("RUST_LOG").map_err(|problem| Failure::new(CONFIG, problem))?;
-    match rust_log.filter(|directives| !directives.is_empty()) {
+    match environment.rust_log().map_err(|problem| Failure::new(CONFIG, problem))? {
         None if level == LevelFilter::INFO => Ok(EnvFilter::new("info,actix_server=warn")),
         None => Ok(EnvFilter::default().add_directive(level.into())),
         Some(directives) => EnvFilter::try_new(directives).map_err(|_| {

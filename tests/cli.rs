@@ -319,6 +319,7 @@ fn every_layer_is_read_and_shown_in_its_order() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
     }
+    assert!(shown.starts_with("# file nyx.toml: not read, since a Nyx node's: [dht]\ntelemetry."), "{shown}");
     assert_eq!(
         run(&["validate"]),
         "file nyx.toml: not read, since a Nyx node's: [dht]\nconfiguration is valid\n"

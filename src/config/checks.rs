@@ -205,7 +205,9 @@ fn reaches(to: &Place, own: &Place) -> bool {
     match (to, own) {
         (Place::Socket(to), Place::Socket(own)) => to == own,
         (Place::Tcp { host: to, port }, Place::Tcp { host: own, port: own_port }) => {
-            let (to_ip, own_ip): (Option<IpAddr>, Option<IpAddr>) = (to.parse().ok(), own.parse().ok());
+            // ::ffff:127.0.0.1 is 127.0.0.1.
+            let ip = |host: &str| host.parse().ok().map(|ip: IpAddr| ip.to_canonical());
+            let (to_ip, own_ip) = (ip(to), ip(own));
             let to_itself =
                 to == "localhost" || to_ip.is_some_and(|ip| ip.is_loopback() || ip.is_unspecified());
             let own_is_near = own_ip.is_some_and(|ip| ip.is_loopback() || ip.is_unspecified());
@@ -248,6 +250,7 @@ mod tests {
             ("http://localhost:1", "[::1]:1", true),
             ("http://[::1]:1", "[::]:1", true),
             ("http://0.0.0.0:1", "127.0.0.1:1", true),
+            ("http://[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
             ("http://10.0.0.1:1", "10.0.0.1:1", true),
             ("http://localhost:1", "10.0.0.1:1", false),
             ("http://localhost:2", "127.0.0.1:1", false),

@@ -58,6 +58,14 @@ impl Environment {
         }
     }
 
+    /// The directives of `RUST_LOG`, if it is set and not empty.
+    ///
+    /// # Errors
+    /// It is set, but not UTF-8.
+    pub fn rust_log(&self) -> Result<Option<&str>, String> {
+        Ok(self.text("RUST_LOG")?.filter(|directives| !directives.is_empty()))
+    }
+
     /// The names of all variables, sorted.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)

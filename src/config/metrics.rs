@@ -8,6 +8,7 @@ use nyx_telemetry::measure::{Bounds, Dimensions, Profile, RedSettings};
 
 use super::{
     kinds::{Kind, duration, flag, whole, word},
+    layers::is_text_only,
     section::declare,
 };
 
@@ -58,11 +59,12 @@ impl Metrics {
 }
 
 fn bounds() -> Kind<Bounds> {
-    const RULE: &str = "must be a list of durations, such as [\"10ms\", \"1s\"]";
     Kind::new("up to 64 durations above 0, ascending", |value| {
-        let texts = texts(value).ok_or(RULE)?;
+        let example = if is_text_only(value) { "10ms,1s" } else { "[\"10ms\", \"1s\"]" };
+        let rule = format!("must be a list of durations, such as {example}");
+        let Some(texts) = texts(value) else { return Err(rule) };
         let bounds = texts.iter().map(|text| {
-            humantime::parse_duration(text).map_err(|_| format!("{RULE}: {:?} is none", shortened(text)))
+            humantime::parse_duration(text).map_err(|_| format!("{rule}: {:?} is none", shortened(text)))
         });
         let bounds = bounds.collect::<Result<Vec<_>, _>>()?;
         Bounds::new(&bounds).map_err(|error| format!("must be ascending durations: {error}"))
@@ -80,7 +82,7 @@ fn shortened(text: &str) -> &str {
     text.get(..text.floor_char_boundary(100)).unwrap_or_default()
 }
 
-/// A list of texts, or a text with commas between them.
+/// A list of texts; in a variable or a flag a text with commas between them.
 fn texts(value: &Value) -> Option<Vec<String>> {
     match &value.kind {
         ValueKind::Array(values) => {
@@ -90,6 +92,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
             };
             values.iter().map(text).collect()
         }
+        ValueKind::String(_) if !is_text_only(value) => None,
         ValueKind::String(list) if list.trim().is_empty() => Some(Vec::new()),
         ValueKind::String(list) => Some(list.split(',').map(|part| part.trim().to_owned()).collect()),
         _ => None,

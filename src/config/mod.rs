@@ -144,6 +144,9 @@ impl Sources {
         layers.push(otel::layer(&self.environment, &mut lines, &mut notices));
         layers.push(variables::nyx(&self.environment, &known, &mut lines));
         layers.push(variables::flags(&self.flags, &mut lines));
+        if self.environment.rust_log().is_ok_and(|text| text.is_some()) {
+            notices.push("variable RUST_LOG is set, and wins over tracing.level".to_owned());
+        }
         let mut values = Values::new();
         for layer in layers.iter().rev() {
             fill(&mut values, layer);

@@ -31,13 +31,6 @@ impl Field for Headers {
     type Value = Pairs;
 
     fn read(&self, table: &mut Table<'_>, name: &str) -> Read<Pairs> {
-        // A variable cannot spell the dash of most names, and a guess at it would be silent when wrong.
-        let of_one = |key: &str, origin: &str| {
-            format!(
-                "{key}{origin}: a variable sets all headers at once: must be {} as name=value,name=value",
-                variable_of(key.rsplit_once('.').map_or(key, |(table, _)| table))
-            )
-        };
         let key = table.key(name);
         let problems = table.problems;
         let Some(value) = table.take(name) else { return Ok(Vec::new()) };
@@ -46,7 +39,7 @@ impl Field for Headers {
             ValueKind::Table(_) => String::new(),
             _ => origin_of(&value),
         };
-        let headers = read(&key, value, problems, &of_one)?;
+        let headers = read(&key, value, problems, "headers")?;
         let Err(wrong) = export::headers(&headers) else { return Ok(headers) };
         let mut noted = Noted;
         for HeaderProblem { name, rule } in wrong {
@@ -74,17 +67,11 @@ impl Field for Attributes {
     type Value = Pairs;
 
     fn read(&self, table: &mut Table<'_>, name: &str) -> Read<Pairs> {
-        let of_one = |key: &str, origin: &str| {
-            format!(
-                "{key}{origin}: a variable sets all attributes at once: must be {} as name=value,name=value",
-                variable_of(key.rsplit_once('.').map_or(key, |(table, _)| table))
-            )
-        };
         let key = table.key(name);
         let problems = table.problems;
         let Some(value) = table.take(name) else { return Ok(Vec::new()) };
         let origin = origin_of(&value);
-        let attributes = read(&key, value, problems, &of_one)?;
+        let attributes = read(&key, value, problems, "attributes")?;
         if attributes.len() > ATTRIBUTES_MAX {
             let found = attributes.len();
             return Err(problems
@@ -115,15 +102,10 @@ impl Field for Attributes {
 }
 
 /// A table of texts, or, from a variable or a flag, `name=value,name=value`.
-fn read(
-    key: &str,
-    value: Value,
-    problems: &Problems<'_>,
-    of_one: &dyn Fn(&str, &str) -> String,
-) -> Read<Pairs> {
+fn read(key: &str, value: Value, problems: &Problems<'_>, what: &str) -> Read<Pairs> {
     let (origin, text_only) = (origin_of(&value), is_text_only(&value));
     match value.kind {
-        ValueKind::Table(values) => from_table(key, values, problems, of_one),
+        ValueKind::Table(values) => from_table(key, values, problems, what),
         ValueKind::String(text) if text_only => match parse(&text) {
             Some(pairs) => Ok(pairs),
             None => Err(problems.note(format!("{key}{origin}: {RULE}"))),
@@ -132,20 +114,26 @@ fn read(
     }
 }
 
-fn from_table(
-    key: &str,
-    values: Map<String, Value>,
-    problems: &Problems<'_>,
-    of_one: &dyn Fn(&str, &str) -> String,
-) -> Read<Pairs> {
+fn from_table(key: &str, values: Map<String, Value>, problems: &Problems<'_>, what: &str) -> Read<Pairs> {
     let mut pairs = Vec::new();
     let mut all = Ok(());
     for (name, value) in values {
-        let (key, origin) = (format!("{key}.{name}"), origin_of(&value));
+        let origin = origin_of(&value);
+        // A variable cannot spell the dash of most names, nor either of them a dot; and one of them alone would silently take
+        // the place of what another variable says of all.
+        let whole = match is_text_only(&value) {
+            false => None,
+            true if is_variable(&value) => Some(("variable", variable_of(key) + " as ")),
+            true => Some(("flag", format!("--set {key}="))),
+        };
+        if let Some((a, whole)) = whole {
+            let rule = format!("a {a} sets all {what} at once: must be {whole}name=value,name=value");
+            all = Err(problems.note(format!("{key}.{name}{origin}: {rule}")));
+            continue;
+        }
         match value.kind {
-            _ if is_variable(&value) => all = Err(problems.note(of_one(&key, &origin))),
             ValueKind::String(text) => pairs.push((name, text)),
-            _ => all = Err(problems.note(format!("{key}{origin}: must be a text"))),
+            _ => all = Err(problems.note(format!("{key}.{name}{origin}: must be a text"))),
         }
     }
     pairs.sort_unstable();

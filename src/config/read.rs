@@ -42,7 +42,7 @@ impl<'k> Problems<'k> {
     /// Notes that a key cannot have its value.
     pub(super) fn refuse(&self, key: &str, value: &Value, rule: &str) -> Noted {
         self.refused.borrow_mut().insert(key.to_owned());
-        self.note(format!("{key} is {}{}: {rule}", shown(value), origin_of(value)))
+        self.note(format!("{key} is {}{}: {rule}{}", shown(value), origin_of(value), as_in_a_file(value)))
     }
 
     /// Whether the value of a key was refused already.
@@ -183,6 +183,16 @@ pub(super) fn shown(value: &Value) -> String {
         ValueKind::String(text) if text.contains('@') => "(not shown)".to_owned(),
         ValueKind::String(text) => format!("{:?}", shortened(text)),
         _ => value.to_string(),
+    }
+}
+
+/// What to do about a variable or a flag whose text is written as in a file.
+fn as_in_a_file(value: &Value) -> &'static str {
+    match &value.kind {
+        ValueKind::String(text) if is_text_only(value) && text.starts_with(['"', '\'', '[', '{']) => {
+            "; in a variable or a flag it stands without quotes and brackets"
+        }
+        _ => "",
     }
 }
 

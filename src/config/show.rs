@@ -19,7 +19,7 @@ const REDACTED: &str = "(redacted)";
 
 impl Loaded {
     /// Every key with its value and, behind a `#`, where that comes from: TOML that means the same configuration, except
-    /// that the values of headers are not shown.
+    /// that the values of headers are not shown. What an operator should know comes first, behind a `#` too.
     pub fn show(&self) -> String {
         let values = &self.values.0;
         let mut names: Vec<&str> = table(values, "export")
@@ -28,7 +28,8 @@ impl Loaded {
         names.sort_unstable_by_key(|name| (*name != DEFAULT, *name));
         let (of_destinations, others): (Vec<Key>, Vec<Key>) =
             super::keys().keys.into_iter().partition(|key| key.name.contains(".NAME."));
-        let mut shown = String::new();
+        let mut shown: String = self.notices.iter().map(|notice| format!("# {notice}\n")).collect();
+        shown.extend(self.warnings.iter().map(|warning| format!("# warning: {warning}\n")));
         for key in others {
             line(&mut shown, values, &key.name, &key);
             if key.name == "log.dir" {

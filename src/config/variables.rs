@@ -26,7 +26,7 @@ pub(super) fn nyx(
             Ok(Some(path)) => match environment.text(name) {
                 Ok(None) => {}
                 Ok(Some(text)) => {
-                    if !insert(&mut layer, &path, text_value(&format!("{VARIABLE}{name}"), text)) {
+                    if !set(&mut layer, &path, text_value(&format!("{VARIABLE}{name}"), text)) {
                         problems.push(format!(
                             "{VARIABLE}{name}: another variable sets a table or key of that name"
                         ));
@@ -101,22 +101,12 @@ fn meant_by(rest: &str, known: &[Key]) -> Option<String> {
     })
 }
 
-/// Puts `value` at `path`, unless something is there or in the way.
-fn insert(values: &mut Map<String, Value>, path: &[String], value: Value) -> bool {
-    place(values, path, value, false)
-}
-
 /// Puts `value` at `path`, unless a table is there or something else in the way.
 pub(super) fn set(values: &mut Map<String, Value>, path: &[String], value: Value) -> bool {
-    place(values, path, value, true)
-}
-
-fn place(values: &mut Map<String, Value>, path: &[String], value: Value, replace: bool) -> bool {
     match path {
         [] => false,
         [name] => match values.get(name).map(|there| &there.kind) {
             Some(ValueKind::Table(_)) => false,
-            Some(_) if !replace => false,
             _ => {
                 values.insert(name.clone(), value);
                 true
@@ -127,7 +117,7 @@ fn place(values: &mut Map<String, Value>, path: &[String], value: Value, replace
                 Value::new(value.origin().map(str::to_owned).as_ref(), Map::<String, Value>::new())
             });
             match &mut inner.kind {
-                ValueKind::Table(inner) => place(inner, rest, value, replace),
+                ValueKind::Table(inner) => set(inner, rest, value),
                 _ => false,
             }
         }

@@ -42,7 +42,12 @@ pub(super) fn of(config: &Config, values: &Values) -> Vec<String> {
         let why = format!("whoever reaches it may read spans and metrics: set {PAGES_TOKEN_FILE}, or listen on 127.0.0.1");
         about("telemetry.prometheus_addr", why)
     });
-    files.chain(doors).chain(pages).collect()
+    // As in a Nyx node's file as it ships.
+    let nothing = (config.export.is_empty() && !telemetry.prometheus_enabled).then(|| {
+        let why = "so is telemetry.span_export_enabled: spans are taken, and neither measured nor exported: set one of them to true";
+        about("telemetry.prometheus_enabled", why.to_owned())
+    });
+    files.chain(doors).chain(pages).chain(nothing).collect()
 }
 
 const TOKEN_FILE: &str = "ingest.token_file";

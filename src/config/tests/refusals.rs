@@ -65,6 +65,16 @@ fn a_value_that_cannot_be_is_refused_with_what_may_be() {
         ("metrics.max_series", "9", whole(10, 100_000)),
         ("metrics.max_series", "100001", whole(10, 100_000)),
         ("metrics.dimensions", "7", "must be a list of attributes' keys, such as [\"http.route\"]".into()),
+        (
+            "metrics.dimensions",
+            "\"http.route\"",
+            "must be a list of attributes' keys, such as [\"http.route\"]".into(),
+        ),
+        (
+            "metrics.histogram_bounds",
+            "\"10ms,1s\"",
+            "must be a list of durations, such as [\"10ms\", \"1s\"]".into(),
+        ),
         ("metrics.histogram_bounds", "1", "must be a list of durations, such as [\"10ms\", \"1s\"]".into()),
         ("metrics.profile", "\"prometheus\"", "must be \"nyx\", \"spanmetrics\" or \"tempo\"".into()),
         ("metrics.expire_after", "\"5m\"", "must be a duration from 10m to 30days, such as \"10s\"".into()),

@@ -29,6 +29,22 @@ fn every_key_is_shown_with_its_value_and_where_it_comes_from() {
 }
 
 #[test]
+fn what_an_operator_should_know_comes_first() {
+    let file = "[dht]\n[telemetry]\nprometheus_enabled = false\nspan_export_enabled = false";
+    let shown = load_all(&[file], &[("RUST_LOG", "debug")], &[]).unwrap().show();
+    let first: Vec<_> = shown.lines().take(4).collect();
+    let expected = [
+        "# file a.toml: not read, since a Nyx node's: [dht]",
+        "# variable RUST_LOG is set, and wins over tracing.level",
+        "# warning: telemetry.prometheus_enabled is false (file a.toml, line 3): so is telemetry.span_export_enabled: spans are \
+         taken, and neither measured nor exported: set one of them to true",
+        "telemetry.service_name = \"nyx-daemon\"  # built-in",
+    ];
+    assert_eq!(first, expected);
+    assert_eq!(load_all(&[], &[("RUST_LOG", "")], &[]).unwrap().notices, [""; 0]);
+}
+
+#[test]
 fn what_is_shown_means_the_same_configuration() {
     let variables = [
         ("NYX__TELEMETRY__SERVICE_NAME", "007"),

@@ -53,8 +53,37 @@ fn a_flag_that_cannot_be_is_refused_by_its_name() {
          [runtime] has io_threads"
     );
     assert_eq!(refused("runtime.", "1"), "flag --set runtime.: must be named section.key");
+    // As it would stand in a file.
+    assert_eq!(
+        refused("tracing.format", "\"json\""),
+        "tracing.format is \"\\\"json\\\"\" (flag --set tracing.format): must be \"auto\", \"text\" or \"json\"; in a \
+         variable or a flag it stands without quotes and brackets"
+    );
+    assert_eq!(
+        refused("metrics.histogram_bounds", "[\"1s\"]"),
+        "metrics.histogram_bounds is \"[\\\"1s\\\"]\" (flag --set metrics.histogram_bounds): must be a list of durations, such \
+         as 10ms,1s: \"[\\\"1s\\\"]\" is none; in a variable or a flag it stands without quotes and brackets"
+    );
     let contradicting = load_all(&[], &[], &[("log.dir", "a"), ("log", "b")]).unwrap_err();
     assert_eq!(contradicting, ["flag --set log: another flag sets a table or key of that name"]);
+}
+
+#[test]
+fn headers_are_set_whole_by_a_flag_so_that_one_does_not_take_the_place_of_all_in_a_variable() {
+    let variable = [("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush")];
+    let headers = |key: &str, value: &str| load_all(&[], &variable, &[(key, value)]);
+    let all = headers("export.default.headers", "authorization=hush,x=1").unwrap().config.export;
+    assert_eq!(all[0].headers.len(), 2);
+    assert_eq!(
+        only(headers("export.default.headers.x", "1").unwrap_err()),
+        "export.default.headers.x (flag --set export.default.headers.x): a flag sets all headers at once: must be \
+         --set export.default.headers=name=value,name=value"
+    );
+    assert_eq!(
+        only(headers("telemetry.resource.host.name", "a").unwrap_err()),
+        "telemetry.resource.host (flag --set telemetry.resource.host.name): a flag sets all attributes at once: must be \
+         --set telemetry.resource=name=value,name=value"
+    );
 }
 
 #[test]
@@ -74,6 +103,18 @@ fn the_file_of_a_nyx_node_is_read_for_its_telemetry() {
           [multipath], [network], [performance], [plugins], [security]"
         ]
     );
+}
+
+#[test]
+fn that_spans_would_be_taken_for_nothing_is_said() {
+    let warnings = |file: &str| load_all(&[file], &[], &[]).unwrap().warnings;
+    let off = "[telemetry]\nprometheus_enabled = false\nspan_export_enabled = false";
+    let why = "telemetry.prometheus_enabled is false (file a.toml, line 2): so is telemetry.span_export_enabled: spans are \
+               taken, and neither measured nor exported: set one of them to true";
+    assert_eq!(warnings(off), [why]);
+    for one in ["telemetry.prometheus_enabled = false", "telemetry.span_export_enabled = false"] {
+        assert_eq!(warnings(one), [""; 0]);
+    }
 }
 
 #[test]
