@@ -1,10 +1,17 @@
 //! The buffer's three parts and how batches move through them (pure).
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
 use super::RetentionStats;
+
+/// The thread looks through what is in transit at most this often: an eighth of the memory each time, which bounds what
+/// it costs where more comes than could be kept.
+const PACE: Duration = Duration::from_millis(250);
 
 /// A batch of spans.
 #[derive(Debug, Clone)]
@@ -62,6 +69,8 @@ pub(super) struct Buffer {
     in_hand: Option<Batch>,
     kept: Part,
     unsifted: u64,
+    /// When the thread was last told to look.
+    woken: Option<Instant>,
 }
 
 impl Buffer {
@@ -74,6 +83,7 @@ impl Buffer {
             in_hand: None,
             kept: Part::new(eighth * 3),
             unsifted: 0,
+            woken: None,
         }
     }
 
@@ -102,9 +112,20 @@ impl Buffer {
         }
     }
 
-    /// Whether so much is in transit that the thread should look through it: a quarter of what may be.
-    pub(super) fn is_work_due(&self) -> bool {
-        self.transit.bytes > self.transit.max_bytes / 4
+    /// Whether the thread should be told to look: a quarter of what may be in transit is, and the last time is long enough
+    /// ago. What nobody looks through stays readable until newer comes.
+    pub(super) fn wakes(&mut self, now: Instant) -> bool {
+        let rested = self.woken.is_none_or(|at| now.duration_since(at) >= PACE);
+        let wakes = rested && self.transit.bytes > self.transit.max_bytes / 4;
+        if wakes {
+            self.woken = Some(now);
+        }
+        wakes
+    }
+
+    /// Batches that wait to be looked through.
+    pub(super) fn in_transit(&self) -> usize {
+        self.transit.batches.len()
     }
 
     /// The batch to be looked through next; it stays readable until [`Buffer::sifted`].

@@ -15,7 +15,10 @@ mod query;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -126,7 +129,7 @@ impl Retention {
             let cost = cost(bytes.len());
             buffer.push(Batch { bytes, spans, cost, has_worthy: self.may_have_worthy(delta) });
         }
-        buffer.is_work_due()
+        buffer.wakes(Instant::now())
     }
 
     /// Whether a batch may have errors or slow spans: the buckets know durations only roughly.
@@ -139,9 +142,10 @@ impl Retention {
             })
     }
 
-    /// Looks through everything that is in transit, and keeps what is worth it. The work of the thread.
+    /// Looks through what is in transit now, and keeps what is worth it. The work of the thread.
     pub fn sift(&self) {
-        loop {
+        let batches = self.buffer.lock().in_transit();
+        for _ in 0..batches {
             let Some(batch) = self.buffer.lock().next() else { return };
             let mut kept = Vec::new();
             let slow = self.slow_nanos;

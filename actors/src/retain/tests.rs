@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -247,4 +250,18 @@ fn a_batch_without_a_complete_account_is_looked_through() {
     assert!(retention.may_have_worthy(&scratch.take()));
     let never = Retention::new(RetentionConfig { slow: Duration::MAX, ..RetentionConfig::default() });
     assert!(!never.may_have_worthy(&slow));
+}
+
+#[test]
+fn the_thread_is_told_to_look_no_more_often_than_its_pace() {
+    let mut buffer = Buffer::new(16 << 10);
+    let (bytes, _) = batch(&[ERROR]);
+    let cost = bytes.len();
+    let begin = Instant::now();
+    assert!(!buffer.wakes(begin), "there is nothing to look through");
+    for _ in 0..9 {
+        buffer.push(Batch { bytes: bytes.clone(), spans: 1, cost, has_worthy: true });
+    }
+    let told: Vec<u64> = (0..1_000).filter(|ms| buffer.wakes(begin + Duration::from_millis(*ms))).collect();
+    assert_eq!(told, [0, 250, 500, 750]);
 }
