@@ -41,7 +41,7 @@ pub use self::{
     metrics::Metrics,
     node::{NODE_KEYS, NODE_TABLES},
     otel::otel_variables,
-    reference::{Reference, reference},
+    reference::{Reference, Row, reference},
     section::Key,
     settings::{
         Config, DoorTls, GrpcDoor, HttpDoor, InProcess, Ingest, Log, LogFormat, Retention, Runtime, Shutdown,
@@ -70,7 +70,7 @@ pub struct Invalid {
 }
 
 /// What a configuration is read from, beside the built-in layer.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// Files, a later one wins.
     pub files: Vec<ConfigFile>,
@@ -99,6 +99,17 @@ struct ShownValues(Values);
 impl std::fmt::Debug for ShownValues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tables", self.0.len())
+    }
+}
+
+// By hand: flags hold secrets, as variables do.
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources")
+            .field("files", &self.files)
+            .field("environment", &self.environment)
+            .field("flags", &self.flags.len())
+            .finish()
     }
 }
 

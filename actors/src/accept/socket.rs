@@ -46,6 +46,9 @@ pub enum Accepted {
     Tcp(std::net::TcpStream),
     /// A connection to a Unix socket.
     Unix(unix::net::UnixStream),
+    /// A connection within the process, whose ends know no time but the runtime's.
+    #[cfg(feature = "fuzzing")]
+    Memory(tokio::io::DuplexStream),
 }
 
 impl Accepted {
@@ -62,6 +65,8 @@ impl Accepted {
                 stream.set_nonblocking(true)?;
                 Stream::Unix(UnixStream::from_std(stream)?)
             }
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(stream) => Stream::Memory(stream),
         };
         Ok(Socket { replay: Bytes::new(), stream })
     }
@@ -73,6 +78,8 @@ enum Stream {
     Unix(UnixStream),
     /// With its keys and buffers: many times as large as the others.
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(feature = "fuzzing")]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// A socket; what was read of it to see who is there is read again.
@@ -89,6 +96,8 @@ impl Socket {
             Stream::Tcp(stream) => stream.peer_addr(),
             Stream::Tls(stream) => stream.get_ref().0.peer_addr(),
             Stream::Unix(_) => return "unix".to_owned(),
+            #[cfg(feature = "fuzzing")]
+            Stream::Memory(_) => return "memory".to_owned(),
         };
         address.map_or_else(|_gone| "tcp".to_owned(), |peer| peer.to_string())
     }
@@ -207,6 +216,8 @@ macro_rules! delegate {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
             Stream::Tls($stream) => $call,
+            #[cfg(feature = "fuzzing")]
+            Stream::Memory($stream) => $call,
         }
     };
 }

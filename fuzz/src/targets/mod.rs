@@ -1,6 +1,8 @@
 //! The targets: each takes any bytes, and says what does not hold of what nyx makes of them.
 
+mod config;
 mod damage;
+mod doors;
 #[allow(clippy::ptr_arg, reason = "a shape is one of Target's, whatever it does")]
 mod files;
 mod folder;
@@ -110,6 +112,27 @@ pub const TARGETS: &[Target] = &[
         run: json::converted,
         shape: no_shape,
         seeds: json::seeds,
+    },
+    Target {
+        name: "grpc_door",
+        about: "bytes of a client at the gRPC door: it ends, everything is accounted for, what is answered is kept",
+        run: doors::grpc,
+        shape: doors::grpc_shape,
+        seeds: doors::grpc_seeds,
+    },
+    Target {
+        name: "http_door",
+        about: "bytes of a client at the HTTP door, likewise",
+        run: doors::http,
+        shape: doors::http_shape,
+        seeds: doors::http_seeds,
+    },
+    Target {
+        name: "config",
+        about: "text as a configuration: read, or refused with its places, and no secret said",
+        run: config::run,
+        shape: config::shape,
+        seeds: config::seeds,
     },
     Target {
         name: "traceparent",
