@@ -276,13 +276,13 @@ pub(super) fn unzip(packed: &[u8]) -> Bytes {
 fn status(code: u32, message: &str, retry_after: Option<Duration>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert("grpc-status", code.into());
-    let encoded: String = message
-        .bytes()
-        .map(|byte| match byte {
-            b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
     headers.insert("grpc-message", HeaderValue::from_str(&encoded).ok()?);
     if let Some(delay) = retry_after {
         let details = base64(&retry_info(code, delay));

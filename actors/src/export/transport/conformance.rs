@@ -112,6 +112,8 @@ conforms! {
     a_unix_socket_is_reached_like_any_other,
     a_compressed_request_unpacks_to_its_frames,
     every_kind_of_answer_has_the_same_verdict,
+    every_status_of_grpc_ends_in_a_verdict_with_its_words,
+    an_error_text_of_10_mb_is_one_short_line_and_the_next_request_is_served,
     a_partial_success_is_read,
     a_time_to_come_back_is_read,
     what_is_no_otlp_answer_is_told_by_its_status_and_costs_no_span,
@@ -200,6 +202,60 @@ async fn every_kind_of_answer_has_the_same_verdict(protocol: Protocol) {
         assert!(message.ends_with(": für später: 100 %"), "{message}");
     }
     assert_eq!(destination.counts(), (1, 8), "an error is no reason for another connection");
+}
+
+async fn every_status_of_grpc_ends_in_a_verdict_with_its_words(protocol: Protocol) {
+    let destination = ScriptedDestination::start().unwrap();
+    let mut client = Client::to(protocol, &destination);
+    // Of those that OTLP over HTTP has no status for, 500 is all that is told there.
+    let expected = [
+        (1, Kind::Retryable, Kind::Retryable),
+        (2, Kind::Refused, Kind::Refused),
+        (3, Kind::Invalid, Kind::Invalid),
+        (4, Kind::Retryable, Kind::Retryable),
+        (5, Kind::Blocked, Kind::Blocked),
+        (6, Kind::Refused, Kind::Refused),
+        (7, Kind::Blocked, Kind::Blocked),
+        (8, Kind::Refused, Kind::Refused),
+        (9, Kind::Refused, Kind::Refused),
+        (10, Kind::Retryable, Kind::Refused),
+        (11, Kind::TooLarge, Kind::TooLarge),
+        (12, Kind::Blocked, Kind::Blocked),
+        (13, Kind::Refused, Kind::Refused),
+        (14, Kind::Retryable, Kind::Retryable),
+        (15, Kind::Retryable, Kind::Refused),
+        (16, Kind::Blocked, Kind::Blocked),
+        (99, Kind::Refused, Kind::Refused),
+    ];
+    for (code, over_grpc, over_http) in expected {
+        destination.script([Reply::status(code, "a word")]);
+        let verdict = client.verdict(1).await;
+        let kind = if protocol == Protocol::Grpc { over_grpc } else { over_http };
+        assert_eq!(verdict.kind(), kind, "{code}: {verdict:?}");
+        assert!(verdict.message().unwrap().ends_with(": a word"), "{verdict:?}");
+    }
+    assert_eq!(destination.counts(), (1, expected.len() as u64));
+}
+
+async fn an_error_text_of_10_mb_is_one_short_line_and_the_next_request_is_served(protocol: Protocol) {
+    let destination = ScriptedDestination::start().unwrap();
+    // To write so much takes a busy machine a while.
+    let timeout = Duration::from_secs(60);
+    let mut client = Client::of(TransportSettings { timeout, ..settings(protocol, &destination.endpoint()) });
+    let text = "x".repeat(10 << 20);
+    let of_a_proxy = Reply::Answer {
+        status: 503,
+        headers: vec![("content-type", "text/plain".to_owned())],
+        body: text.clone().into(),
+    };
+    for reply in [Reply::status(14, &text), of_a_proxy] {
+        destination.script([reply]);
+        let verdict = client.verdict(1).await;
+        // Over gRPC a status beyond the limit of headers is none.
+        assert!(matches!(verdict.kind(), Kind::Retryable | Kind::Unreachable), "{verdict:?}");
+        assert!((1..=256).contains(&verdict.message().unwrap().len()), "{verdict:?}");
+        assert_eq!(client.verdict(1).await, Verdict::Success);
+    }
 }
 
 async fn a_partial_success_is_read(protocol: Protocol) {
