@@ -16,13 +16,17 @@ use crate::{
 };
 
 /// What is written: `RUST_LOG`, if it is set and not empty, else `level`. At `info` the page server's own start and
-/// stop are left out: ours say the same.
+/// stop are left out: ours say the same. Below it only our own lines are written: those of the HTTP libraries hold what
+/// senders say.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be read.
 pub fn filter(level: LevelFilter, environment: &Environment) -> Result<EnvFilter, Failure> {
     match environment.rust_log().map_err(|problem| Failure::new(CONFIG, problem))? {
         None if level == LevelFilter::INFO => Ok(EnvFilter::new("info,actix_server=warn")),
+        None if level > LevelFilter::INFO => {
+            Ok(EnvFilter::new(format!("info,actix_server=warn,nyx_daemon={level},nyx_telemetry={level}")))
+        }
         None => Ok(EnvFilter::default().add_directive(level.into())),
         Some(directives) => EnvFilter::try_new(directives).map_err(|_| {
             let rule = "must be filter directives, such as warn or nyx_telemetry=debug";
@@ -103,8 +107,19 @@ mod tests {
     #[test]
     fn the_page_server_is_quiet_at_info_and_nowhere_else() {
         assert_eq!(filter_at(LevelFilter::INFO, ""), Ok("actix_server=warn,info".into()));
-        assert_eq!(filter_at(LevelFilter::DEBUG, ""), Ok("debug".into()));
+        assert_eq!(filter_at(LevelFilter::WARN, ""), Ok("warn".into()));
         assert_eq!(filter_at(LevelFilter::INFO, "info"), Ok("info".into()));
+    }
+
+    #[test]
+    fn below_info_only_our_own_lines_are_written() {
+        for (level, name) in [(LevelFilter::DEBUG, "debug"), (LevelFilter::TRACE, "trace")] {
+            let filter = filter_at(level, "").unwrap();
+            let mut directives: Vec<_> = filter.split(',').collect();
+            directives.sort_unstable();
+            let own = ["nyx_daemon", "nyx_telemetry"].map(|target| format!("{target}={name}"));
+            assert_eq!(directives, ["actix_server=warn", "info", &own[0], &own[1]]);
+        }
     }
 
     #[test]

@@ -228,7 +228,8 @@ declare! {
 declare! {
     /// `[tracing]`.
     pub struct Tracing {
-        /// The least severe line that is written; `RUST_LOG` wins.
+        /// The least severe line that is written; `RUST_LOG` wins. `debug` and `trace` are for the daemon's own lines: those of
+        /// the libraries in it, which can hold what senders send, stay at `info`.
         level: LevelFilter = word([
             ("off", LevelFilter::OFF),
             ("error", LevelFilter::ERROR),

@@ -11,7 +11,11 @@ use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{Stop, Unanswered, http2::CutOff, socket::Socket};
+use super::{
+    Stop, Unanswered,
+    http2::{CutOff, words},
+    socket::Socket,
+};
 
 /// Settings of a door's HTTP/1 connections.
 ///
@@ -72,7 +76,7 @@ pub(crate) async fn serve<S, B>(
     match ended {
         Ok(()) if unread.get() => return socket.linger(bytes_max).await,
         Ok(()) => {}
-        Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "connection failed"),
+        Err(error) => tracing::debug!(error = words(&error), "connection failed"),
     }
     socket.close().await;
 }

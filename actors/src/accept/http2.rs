@@ -7,7 +7,9 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
+    error::Error as _,
     future::{Future, poll_fn},
+    io,
     rc::Rc,
     task::Poll,
     time::Duration,
@@ -145,7 +147,7 @@ pub(crate) async fn serve<S, B>(
             if let Some(Poll::Ready(end)) = connection.as_mut().map(|connection| connection.as_mut().poll(cx))
             {
                 if let Err(error) = end {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "connection failed");
+                    tracing::debug!(error = words(&error), "connection failed");
                 }
                 // The requests that are left find their streams reset.
                 connection = None;
@@ -161,6 +163,19 @@ pub(crate) async fn serve<S, B>(
     })
     .await;
     cut_off.over();
+}
+
+/// Why a connection failed, in the library's words and the system's. What its client said with a GOAWAY is further down
+/// among the causes, and nobody's to read.
+pub(super) fn words(error: &hyper::Error) -> String {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(code) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return format!("{error}: {}", io::Error::from_raw_os_error(code));
+        }
+        cause = inner.source();
+    }
+    error.to_string()
 }
 
 /// Why the requests of a connection that is dropped in its midst end unanswered.

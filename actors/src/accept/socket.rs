@@ -125,6 +125,8 @@ impl Socket {
             stream @ (Stream::Unix(_) | Stream::Tls(_)) => {
                 Err((not_tcp(), Self { replay: self.replay, stream }))
             }
+            #[cfg(feature = "fuzzing")]
+            stream @ Stream::Memory(_) => Err((not_tcp(), Self { replay: self.replay, stream })),
         }
     }
 
