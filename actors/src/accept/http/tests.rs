@@ -292,7 +292,36 @@ async fn a_request_over_the_limit_is_refused_for_good_before_and_after_unpacking
     let answer = rig.raw(&chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413 Payload Too Large\r\n"), "{answer}");
     assert!(answer.contains("message is larger than the limit of 1048576 bytes"), "{answer}");
-    rig.settled(&[(DoorReason::TooLarge, 3)]);
+
+    // Packed bytes count though they unpack to nothing: here stored blocks without a byte (RFC 1951, section 3.2.4).
+    let mut empty = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255].to_vec();
+    empty.extend([0, 0, 0, 0xff, 0xff].repeat(MAX_REQUEST / 5 + 1));
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: door\r\ntransfer-encoding: chunked\r\ncontent-encoding: gzip\r\n\
+         connection: close\r\ncontent-type: application/x-protobuf\r\n\r\n{:x}\r\n",
+        empty.len()
+    );
+    let answer = rig.raw(&[head.as_bytes(), &empty, b"\r\n0\r\n\r\n"].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 Payload Too Large\r\n"), "{answer}");
+    rig.settled(&[(DoorReason::TooLarge, 4)]);
+}
+
+#[actix_rt::test]
+async fn a_request_of_just_the_limit_is_taken_however_it_comes_and_one_byte_more_is_not() {
+    let rig = Rig::http().await;
+    let around = large_request(1_000_000).encoded_len() - 1_000_000;
+    let largest = large_request(MAX_REQUEST - around).encode_to_vec();
+    assert_eq!(largest.len(), MAX_REQUEST);
+    let mut client = Client::new(&rig).await;
+    let gzip = with(post(packed(&largest)), "content-encoding", "gzip");
+    for post in [post(largest.clone()), gzip] {
+        let (answer, bytes) = client.export(&rig, post).await;
+        answer.is_success();
+        assert_eq!(bytes, largest);
+    }
+    let answer = rig.posted(post(large_request(MAX_REQUEST - around + 1).encode_to_vec())).await;
+    assert_eq!(answer.refusal().0, 413);
+    rig.settled(&[(DoorReason::TooLarge, 1)]);
 }
 
 #[actix_rt::test]
