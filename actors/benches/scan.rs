@@ -1,8 +1,11 @@
 //! What reading and writing spans as bytes costs: `cargo bench -p nyx-telemetry --bench scan`.
 //!
-//! `-- WORK ROUNDS` runs one of `scan`, `inspect`, `prost`, `cut`, `select`, `encode` that often and prints nothing
-//! else, for counting instructions (two runs, and the difference):
+//! `-- WORK ROUNDS` runs one of `scan`, `inspect`, `red`, `exemplars`, `prost`, `cut`, `select`, `encode` that often and
+//! prints nothing else, for counting instructions (two runs, and the difference):
 //! `valgrind --tool=callgrind target/release/deps/scan-… scan 200`.
+//!
+//! `inspect` is the scan of a door; `red` and `exemplars` are what a door makes of a request: that, and the RED delta,
+//! without exemplars or with some of every trace.
 
 #![allow(
     clippy::print_stdout,
@@ -12,10 +15,14 @@
     reason = "a bench measures and prints"
 )]
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
-use nyx_telemetry::span::{
-    Reporter, RequestBuffer, SpanContext, SpanEncoder, SpanKind, SpanStart, Value, cut, inspect, scan, select,
+use nyx_telemetry::{
+    measure::{RedScratch, RedSettings},
+    span::{
+        Reporter, RequestBuffer, Sampler, SpanContext, SpanEncoder, SpanKind, SpanStart, Value, cut, inspect,
+        scan, select,
+    },
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -90,6 +97,8 @@ struct Bench {
     out: Vec<u8>,
     encoder: SpanEncoder,
     buffer: RequestBuffer,
+    red: RedScratch,
+    exemplars: RedScratch,
 }
 
 impl Bench {
@@ -112,6 +121,8 @@ impl Bench {
                 assert_eq!(inspected.unwrap().kept, SPANS);
                 black_box(nanos);
             }
+            "red" => door(&self.request, &mut self.red),
+            "exemplars" => door(&self.request, &mut self.exemplars),
             "prost" => {
                 let request = ExportTraceServiceRequest::decode(black_box(&self.request[..])).unwrap();
                 black_box(request);
@@ -155,7 +166,15 @@ impl Bench {
     }
 }
 
+/// What a door makes of a request.
+fn door(request: &[u8], scratch: &mut RedScratch) {
+    let inspected = inspect(black_box(request), black_box(u64::MAX), |span| scratch.observe(span));
+    assert_eq!(inspected.unwrap().kept, SPANS);
+    assert_eq!(black_box(scratch.take()).spans(), u64::from(SPANS));
+}
+
 fn main() {
+    let exemplars = RedSettings { exemplars: Some(Sampler::new(1.0)), ..RedSettings::default() };
     let mut bench = Bench {
         request: request(),
         out: Vec::new(),
@@ -168,6 +187,8 @@ fn main() {
             },
             64 << 10,
         ),
+        red: RedScratch::new(Arc::default()),
+        exemplars: RedScratch::new(Arc::new(exemplars)),
     };
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [work, rounds] = &arguments[..] {
@@ -184,6 +205,8 @@ fn main() {
     let mut nanos = [
         ("scan", vec![]),
         ("inspect", vec![]),
+        ("red", vec![]),
+        ("exemplars", vec![]),
         ("prost", vec![]),
         ("cut", vec![]),
         ("select", vec![]),
@@ -201,6 +224,6 @@ fn main() {
     }
     for (work, mut nanos) in nanos {
         nanos.sort_by(f64::total_cmp);
-        println!("{work:8} {:7.1} {:7.1}", nanos[0], nanos[nanos.len() / 2]);
+        println!("{work:9} {:7.1} {:7.1}", nanos[0], nanos[nanos.len() / 2]);
     }
 }

@@ -1,6 +1,6 @@
 //! Aggregation of a batch: from spans to what they add to the RED metrics (level 0).
 
-use std::{fmt, hash::BuildHasher as _, mem, sync::Arc, time::Duration};
+use std::{fmt, hash::BuildHasher as _, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -227,26 +227,12 @@ impl RedScratch {
     /// Counts a span, or returns false and changes nothing if it would need a series beyond the limit.
     #[inline]
     pub fn try_observe(&mut self, span: &SpanView<'_>) -> bool {
-        let key = RedKey {
-            service: cut(span.service),
-            name: cut(span.name),
-            kind: span.kind,
-            dimensions: Values::default(),
-            overflow: false,
-            status: span.status,
-        };
         let mut cut =
             u64::from(span.service.len() > LABEL_BYTES_MAX) + u64::from(span.name.len() > LABEL_BYTES_MAX);
-        let at = if self.settings.dimensions.is_empty() {
-            self.entry(&key)
-        } else {
-            let mut look_up = mem::take(&mut self.look_up);
-            cut += look_up.look_up(&self.settings.dimensions, &span.bytes);
-            let at = self.entry(&RedKey { dimensions: look_up.values(), ..key });
-            self.look_up = look_up;
-            at
-        };
-        let Some(at) = at else { return false };
+        if !self.settings.dimensions.is_empty() {
+            cut += self.look_up.look_up(&self.settings.dimensions, &span.bytes);
+        }
+        let Some(at) = self.entry(span) else { return false };
         let nanos = span.duration_nanos();
         let bounds = &self.settings.bounds;
         let bucket = bounds.bucket(nanos);
@@ -254,6 +240,7 @@ impl RedScratch {
             *count += 1;
         }
         if let Some(entry) = self.entries.get_mut(at) {
+            self.service_text = Some(entry.service);
             entry.count += 1;
             entry.sum_nanos += u128::from(nanos);
             if let Some(sampler) = self.settings.exemplars
@@ -316,61 +303,58 @@ impl RedScratch {
         self.cut = 0;
     }
 
-    /// Where the series with this key is, made if need be; `None` where it would be one too many.
+    /// Where the span's series is, made if need be; `None` where it would be one too many. Its dimensions were looked up.
     #[inline]
-    fn entry(&mut self, key: &RedKey<'_>) -> Option<usize> {
-        if key.service != self.service {
+    fn entry(&mut self, span: &SpanView<'_>) -> Option<usize> {
+        let (service, name, dimensions) = (cut(span.service), cut(span.name), self.look_up.values());
+        if service != self.service {
             self.service.clear();
-            self.service.push_str(key.service);
-            self.service_hash = self.hasher.hash_one(key.service.as_bytes());
+            self.service.push_str(service);
+            self.service_hash = self.hasher.hash_one(service.as_bytes());
             self.service_text = None;
         }
-        let kind_and_status = u64::from(key.kind as u8) << 8 | u64::from(key.status as u8);
-        let mut hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, key.name.as_bytes()));
-        let dimensions = key.dimensions.text;
-        if !dimensions.is_empty() {
-            hash = self.hasher.hash_one((hash, dimensions.as_bytes(), key.dimensions.ends));
+        let kind_and_status = u64::from(span.kind as u8) << 8 | u64::from(span.status as u8);
+        let mut hash = self.hasher.hash_one((self.service_hash ^ kind_and_status, name.as_bytes()));
+        if !dimensions.text.is_empty() {
+            hash = self.hasher.hash_one((hash, dimensions.text.as_bytes(), dimensions.ends));
         }
-        let (entries, texts, service) = (&self.entries, self.texts.as_str(), self.service_text);
+        let (entries, texts, service_text) = (&self.entries, self.texts.as_str(), self.service_text);
         let found = self.index.find(hash, |&at| {
             entries.get(at as usize).is_some_and(|entry| {
                 entry.hash == hash
-                    && entry.kind == key.kind
-                    && entry.status == key.status
-                    && entry.name.is(key.name, texts)
-                    && (dimensions.is_empty() && entry.dimensions.len == 0
-                        || entry.dimensions.is(dimensions, texts)
-                            && entry.dimensions_ends == key.dimensions.ends)
-                    && (Some(entry.service) == service || entry.service.is(key.service, texts))
+                    && entry.kind == span.kind
+                    && entry.status == span.status
+                    && entry.name.is(name, texts)
+                    && (dimensions.text.is_empty() && entry.dimensions.len == 0
+                        || entry.dimensions.is(dimensions.text, texts)
+                            && entry.dimensions_ends == dimensions.ends)
+                    && (Some(entry.service) == service_text || entry.service.is(service, texts))
             })
         });
         match found {
-            Some(&at) => {
-                self.service_text = entries.get(at as usize).map(|entry| entry.service);
-                Some(at as usize)
-            }
-            None => self.insert(key, hash),
+            Some(&at) => Some(at as usize),
+            None => self.insert(span, hash),
         }
     }
 
     #[cold]
-    fn insert(&mut self, key: &RedKey<'_>, hash: u64) -> Option<usize> {
+    fn insert(&mut self, span: &SpanView<'_>, hash: u64) -> Option<usize> {
         let at = self.entries.len();
         if at >= SERIES_MAX {
             return None;
         }
         let service = match self.service_text {
             Some(text) => text,
-            None => self.keep(key.service)?,
+            None => keep(&mut self.texts, cut(span.service))?,
         };
-        self.service_text = Some(service);
+        let dimensions = self.look_up.values();
         let entry = Entry {
             service,
-            name: self.keep(key.name)?,
-            kind: key.kind,
-            status: key.status,
-            dimensions: self.keep(key.dimensions.text)?,
-            dimensions_ends: key.dimensions.ends,
+            name: keep(&mut self.texts, cut(span.name))?,
+            kind: span.kind,
+            status: span.status,
+            dimensions: keep(&mut self.texts, dimensions.text)?,
+            dimensions_ends: dimensions.ends,
             hash,
             count: 0,
             sum_nanos: 0,
@@ -383,12 +367,12 @@ impl RedScratch {
         self.index.insert_unique(hash, u32::try_from(at).ok()?, rehash);
         Some(at)
     }
+}
 
-    fn keep(&mut self, text: &str) -> Option<Text> {
-        let start = u32::try_from(self.texts.len()).ok()?;
-        self.texts.push_str(text);
-        Some(Text { start, len: u32::try_from(text.len()).ok()? })
-    }
+fn keep(texts: &mut String, text: &str) -> Option<Text> {
+    let start = u32::try_from(texts.len()).ok()?;
+    texts.push_str(text);
+    Some(Text { start, len: u32::try_from(text.len()).ok()? })
 }
 
 impl fmt::Debug for RedScratch {

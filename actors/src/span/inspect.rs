@@ -104,9 +104,9 @@ pub fn inspect<'a>(
                     || view.name.is_empty()
                     || latest > horizon_unix_nano;
                 if is_odd {
-                    found.odd.note(&view, horizon_unix_nano);
+                    found.odd.note(view, horizon_unix_nano);
                 }
-                visit(&view);
+                visit(view);
             }
             Err(why) => {
                 let index = found.kept.saturating_add(found.rejected.total());
@@ -138,10 +138,13 @@ enum Why {
 
 /// A span, or why it may not be kept; an error where its request is at fault.
 #[inline(always)]
-fn judged<'a>(view: Result<SpanView<'a>, Fault>, field: &[u8]) -> Result<Result<SpanView<'a>, Why>, Fault> {
+fn judged<'v, 'a>(
+    view: Result<&'v SpanView<'a>, Fault>,
+    field: &[u8],
+) -> Result<Result<&'v SpanView<'a>, Why>, Fault> {
     match view {
         Ok(view) if view.trace_id.is_valid() && view.span_id.is_valid() => match field.len() > SURELY_SMALL {
-            true => Ok(size(&view, field)?.map_or(Ok(view), Err)),
+            true => Ok(size(view, field)?.map_or(Ok(view), Err)),
             false => Ok(Ok(view)),
         },
         Ok(_zeros) => Ok(Err(Why::Id)),

@@ -35,7 +35,7 @@ pub fn scan<'a>(bytes: &'a [u8], mut visit: impl FnMut(&SpanView<'a>)) -> Result
     walk(bytes, |view, _| {
         // A span takes 32 bytes at least, so this cannot saturate below 128 GiB.
         spans = spans.saturating_add(1);
-        visit(&view?);
+        visit(view?);
         Ok(())
     })?;
     Ok(Scan { spans })
@@ -62,7 +62,7 @@ const LEFT_IN_SPAN: u32 = NESTING_MAX - 4;
 #[inline]
 pub(super) fn walk<'a>(
     bytes: &'a [u8],
-    mut visit: impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
+    mut visit: impl FnMut(Result<&SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), ScanError> {
     let mut request = || -> Result<(), Fault> {
         let mut reader = Reader::new(bytes);
@@ -79,7 +79,7 @@ pub(super) fn walk<'a>(
 
 fn resource_spans<'a>(
     bytes: &'a [u8],
-    visit: &mut impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
+    visit: &mut impl FnMut(Result<&SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     // The resource may follow the spans, so it is looked for first; what lies between is stepped over.
     let mut service = None;
@@ -141,14 +141,18 @@ fn scope_spans<'a>(
     bytes: &'a [u8],
     resource_spans: &'a [u8],
     service: &'a str,
-    visit: &mut impl FnMut(Result<SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
+    visit: &mut impl FnMut(Result<&SpanView<'a>, Fault>, Place<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         let before = reader;
         match reader.key()? {
             scope_spans::SPANS => {
-                let view = span(reader.bytes()?, resource_spans, service);
+                let span = span(reader.bytes()?, resource_spans, service);
+                let view = match span {
+                    Ok(ref view) => Ok(view),
+                    Err(fault) => Err(fault),
+                };
                 visit(view, Place { resource_spans, scope_spans: bytes, field: before.until(&reader) })?;
             }
             scope_spans::SCOPE => scope(reader.bytes()?)?,
@@ -174,7 +178,8 @@ fn scope(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-#[inline]
+/// Inlined, since what it returns is too large for registers.
+#[inline(always)]
 fn span<'a>(bytes: &'a [u8], resource_spans: &'a [u8], service: &'a str) -> Result<SpanView<'a>, Fault> {
     let mut trace_id: &[u8] = &[];
     let mut span_id: &[u8] = &[];

@@ -29,13 +29,13 @@ pub fn select(
     mut keep: impl FnMut(u32, &SpanView<'_>) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<u32, ScanError> {
-    select_by(bytes, |index, view, _| Ok(keep(index, &view?)), out)
+    select_by(bytes, |index, view, _| Ok(keep(index, view?)), out)
 }
 
 /// As [`select`], by a choice that sees all of a span's field and may leave out one whose ids have the wrong length.
 pub(super) fn select_by<'a>(
     bytes: &'a [u8],
-    mut keep: impl FnMut(u32, Result<SpanView<'a>, Fault>, &'a [u8]) -> Result<bool, Fault>,
+    mut keep: impl FnMut(u32, Result<&SpanView<'a>, Fault>, &'a [u8]) -> Result<bool, Fault>,
     out: &mut Vec<u8>,
 ) -> Result<u32, ScanError> {
     let begin = out.len();

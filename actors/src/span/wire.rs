@@ -246,11 +246,14 @@ impl<'a> Reader<'a> {
 /// As the standard library's, but inlined, and made for short texts.
 #[inline(always)]
 pub(super) fn is_ascii(text: &[u8]) -> bool {
-    let high_bits = if let Some(last) = text.last_chunk::<8>() {
-        // The last eight bytes may overlap those before them.
-        let (chunks, _) = text.as_chunks::<8>();
-        let bits = |chunk: &[u8; 8]| u64::from_ne_bytes(*chunk);
-        chunks.iter().fold(bits(last), |all, chunk| all | bits(chunk))
+    let high_bits = if let Some(last) = text.last_chunk::<16>() {
+        // The last sixteen bytes may overlap those before them.
+        let (chunks, _) = text.as_chunks::<16>();
+        let bits = |chunk: &[u8; 16]| u128::from_ne_bytes(*chunk);
+        let all = chunks.iter().fold(bits(last), |all, chunk| all | bits(chunk));
+        all as u64 | (all >> 64) as u64
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last)
     } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
         u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last))
     } else {
@@ -309,6 +312,19 @@ pub(super) fn close_message(out: &mut [u8], content: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_beyond_ascii_is_seen_wherever_it_stands_in_a_text_of_any_length() {
+        for length in 0..=70 {
+            let mut text = vec![0x7f; length];
+            assert!(is_ascii(&text), "{length} bytes");
+            for at in 0..length {
+                text[at] = 0x80;
+                assert!(!is_ascii(&text), "byte {at} of {length}");
+                text[at] = 0x7f;
+            }
+        }
+    }
 
     #[test]
     fn padded_and_shortest_varints_are_read_by_prost_as_what_was_written() {
