@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::log_folder::Mount;
 use crate::programs::{nyx_path, rotel_path, work_folder};
+use crate::protocol::Protocol;
 use crate::report::Summary;
 use crate::run::{self, Settings};
 use crate::sink::{self, Faults, lock};
@@ -156,13 +157,16 @@ pub(crate) struct LoadOptions {
 /// The shape of the load.
 #[derive(Debug, Args)]
 pub(crate) struct Shape {
+    /// How the load is sent.
+    #[arg(long, value_enum, default_value = "grpc")]
+    protocol: Protocol,
     /// Spans in a request.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     per_request: u64,
     /// Connections.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     connections: u16,
-    /// Requests in flight on each connection.
+    /// Requests in flight on each connection; over HTTP/1.1, which carries one at a time, so many times the connections.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     in_flight: u16,
     /// Spans a second; left out, the load is as fast as it is acknowledged.
@@ -285,6 +289,7 @@ async fn idle(options: &IdleOptions) -> Result<ExitCode, String> {
 /// The settings of measurements in which the spans are not what is measured.
 fn few_spans(log_base: PathBuf) -> Result<Settings, String> {
     Ok(Settings {
+        protocol: Protocol::Grpc,
         spans: FEW_SPANS,
         warm_up: 0,
         per_request: 512,
@@ -352,6 +357,7 @@ async fn load(options: &LoadOptions) -> Result<load::Report, String> {
     let shape = &options.shape;
     let plan = load::Plan {
         target: resolve(&options.target)?,
+        protocol: shape.protocol,
         run: options.run_id,
         first: options.first,
         spans: options.spans,
@@ -395,6 +401,7 @@ fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
     let shape = &options.shape;
     let has_nyx = !options.direct && options.programs.contains(&Which::Nyx);
     let settings = Settings {
+        protocol: shape.protocol,
         spans: options.spans,
         warm_up: options.warm_up,
         per_request: shape.per_request,
@@ -406,6 +413,9 @@ fn prepare(options: &RunOptions) -> Result<(Vec<Subject>, Settings), String> {
         folder,
     };
     if options.direct {
+        if shape.protocol != Protocol::Grpc {
+            return Err("the sink takes gRPC alone: --direct goes with --protocol grpc".to_owned());
+        }
         return Ok((vec![Subject::Direct], settings));
     }
     let mut subjects = Vec::new();
@@ -446,6 +456,7 @@ async fn run(options: &RunOptions, subjects: &[Subject], settings: &Settings) ->
 /// The work in words, for the report.
 fn work(settings: &Settings, options: &RunOptions) -> Result<String, String> {
     let Settings { spans, warm_up, per_request, connections, in_flight, rate, .. } = settings;
+    let protocol = settings.protocol.words();
     let rate = rate.map_or("as fast as acknowledged".to_owned(), |rate| format!("{rate} spans/s"));
     let mut further = String::new();
     if !options.rotel_arg.is_empty() {
@@ -458,7 +469,7 @@ fn work(settings: &Settings, options: &RunOptions) -> Result<String, String> {
         further = format!("{further}; log.dir on {}", log_folder::describe(&settings.log_base)?);
     }
     Ok(format!(
-        "{spans} spans of 350 bytes after {warm_up} to warm up, {per_request} a request, OTLP/gRPC, \
+        "{spans} spans of 350 bytes after {warm_up} to warm up, {per_request} a request, {protocol}, \
          sent without compression, {connections} connections with {in_flight} requests in flight each, {rate}{further}."
     ))
 }

@@ -22,7 +22,7 @@ pub(crate) const PREFIX_LEN: usize = 5;
 pub(crate) const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 
 pub(crate) const OK: u32 = 0;
-const UNKNOWN: u32 = 2;
+pub(crate) const UNKNOWN: u32 = 2;
 pub(crate) const INVALID_ARGUMENT: u32 = 3;
 pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNIMPLEMENTED: u32 = 12;
@@ -138,7 +138,7 @@ fn status(headers: &HeaderMap) -> Option<(u32, String)> {
 }
 
 /// `partial_success.rejected_spans` of an `ExportTraceServiceResponse`.
-fn rejected(response: &[u8]) -> u64 {
+pub(crate) fn rejected(response: &[u8]) -> u64 {
     let partial = Fields::new(response).find_map(|field| match field {
         Ok((1, Value::Bytes(partial))) => Some(partial),
         _ => None,

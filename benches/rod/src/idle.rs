@@ -40,6 +40,7 @@ pub(crate) async fn measure(subject: &Subject, settings: &Settings, watch: Durat
     let mut daemon = Running::start(subject, settings, sink.address, RUN).await?;
     let sent = load::run(load::Plan {
         target: daemon.door,
+        protocol: settings.protocol,
         run: RUN,
         first: 0,
         spans: settings.spans,

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::grpc::{self, Outcome, PREFIX_LEN, RESOURCE_EXHAUSTED, UNAVAILABLE};
+use crate::protocol::{Encoding, Protocol};
 use crate::sink::lock;
 use crate::spans::Generator;
 use crate::tally::seconds;
+use crate::{http1, json};
 
 /// A request waits so long for its answer before it is sent again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -30,13 +32,14 @@ const EXAMPLES_MAX: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
+    pub(crate) protocol: Protocol,
     pub(crate) run: u32,
     /// The number of the first span.
     pub(crate) first: u64,
     pub(crate) spans: u64,
     pub(crate) per_request: u64,
     pub(crate) connections: usize,
-    /// Requests in flight on each connection.
+    /// Requests in flight on each connection; over HTTP/1.1, which carries one at a time, so many times the connections.
     pub(crate) in_flight: usize,
     /// Spans a second; as fast as answers come, if none.
     pub(crate) rate: Option<f64>,
@@ -53,7 +56,7 @@ pub(crate) struct Report {
     /// Spans that an acknowledgement said were rejected.
     pub(crate) rejected: u64,
     pub(crate) requests: u64,
-    /// Bytes of acknowledged requests, without gRPC's framing.
+    /// Bytes of acknowledged requests in protobuf, without framing.
     pub(crate) bytes: u64,
     /// Refusals that were retried, by gRPC status.
     pub(crate) refused: BTreeMap<u32, u64>,
@@ -97,8 +100,11 @@ struct Shared {
     results: Mutex<(Report, Vec<u32>)>,
 }
 
-/// A connection that its workers share and open again when it broke. The number tells which opening it is.
-type Line = tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>;
+/// A connection that is opened again when it broke. Workers share one over HTTP/2; over HTTP/1.1 each has its own.
+enum Line {
+    Http2(tokio::sync::Mutex<Option<conn::http2::SendRequest<Full<Bytes>>>>),
+    Http1(Encoding, tokio::sync::Mutex<Option<conn::http1::SendRequest<Full<Bytes>>>>),
+}
 
 /// A buffer that goes back to its pool when hyper has sent it: a fresh one each time would be page faults.
 struct Pooled {
@@ -129,9 +135,16 @@ pub(crate) async fn run(plan: Plan) -> Report {
         results: Mutex::default(),
     });
     let mut workers = JoinSet::new();
-    for _ in 0..plan.connections {
-        let line = Arc::new(Line::new(None));
-        for _ in 0..plan.in_flight {
+    let (lines, workers_each) = match plan.protocol {
+        Protocol::Grpc => (plan.connections, plan.in_flight),
+        Protocol::HttpProtobuf | Protocol::HttpJson => (plan.connections * plan.in_flight, 1),
+    };
+    for _ in 0..lines {
+        let line = Arc::new(match plan.protocol.over_http() {
+            None => Line::Http2(None.into()),
+            Some(encoding) => Line::Http1(encoding, None.into()),
+        });
+        for _ in 0..workers_each {
             let (shared, line) = (shared.clone(), line.clone());
             workers.spawn(async move { shared.work(&line).await });
         }
@@ -159,9 +172,8 @@ impl Shared {
                 sleep_until(due).await;
             }
             let count = plan.per_request.min(plan.spans - offset);
-            let framed = self.frame(plan.first + offset, count);
-            let bytes = (framed.len() - PREFIX_LEN) as u64;
-            if let Some(rejected) = self.deliver(line, framed).await {
+            let (body, bytes) = self.body(plan.first + offset, count);
+            if let Some(rejected) = self.deliver(line, body).await {
                 let micros = u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX);
                 let (report, all) = &mut *lock(&self.results);
                 report.acknowledged += count;
@@ -173,20 +185,42 @@ impl Shared {
         }
     }
 
-    fn frame(&self, first: u64, count: u64) -> Bytes {
+    /// A request's body, and how many bytes its message has in protobuf.
+    fn body(&self, first: u64, count: u64) -> (Bytes, u64) {
+        let mut buffer = self.buffer();
+        let prefix = match self.plan.protocol {
+            Protocol::Grpc => PREFIX_LEN,
+            Protocol::HttpProtobuf | Protocol::HttpJson => 0,
+        };
+        buffer.resize(prefix, 0);
+        self.generator.put_request(&mut buffer, first, count);
+        let bytes = (buffer.len() - prefix) as u64;
+        match self.plan.protocol {
+            Protocol::Grpc => grpc::put_prefix(&mut buffer),
+            Protocol::HttpProtobuf => {}
+            Protocol::HttpJson => {
+                let mut text = self.buffer();
+                // What goes wrong is told: a request that is no JSON is refused.
+                if let Err(fault) = json::put_request(&mut text, &buffer) {
+                    self.note(|_| {}, 0, fault.0);
+                }
+                lock(&self.buffers).push(std::mem::replace(&mut buffer, text));
+            }
+        }
+        (Bytes::from_owner(Pooled { buffer, pool: self.buffers.clone() }), bytes)
+    }
+
+    fn buffer(&self) -> Vec<u8> {
         let mut buffer = lock(&self.buffers).pop().unwrap_or_default();
         buffer.clear();
-        buffer.extend_from_slice(&[0; PREFIX_LEN]);
-        self.generator.put_request(&mut buffer, first, count);
-        grpc::put_prefix(&mut buffer);
-        Bytes::from_owner(Pooled { buffer, pool: self.buffers.clone() })
+        buffer
     }
 
     /// Sends until acknowledged: the rejected spans; none if given up.
-    async fn deliver(&self, line: &Line, framed: Bytes) -> Option<u64> {
+    async fn deliver(&self, line: &Line, body: Bytes) -> Option<u64> {
         let mut backoff = BACKOFF_FIRST;
         loop {
-            match self.attempt(line, framed.clone()).await {
+            match self.attempt(line, body.clone()).await {
                 Outcome::Accepted { rejected } => return Some(rejected),
                 Outcome::Status { code: code @ (RESOURCE_EXHAUSTED | UNAVAILABLE), message } => {
                     self.note(|report| *report.refused.entry(code).or_default() += 1, code, &message);
@@ -205,19 +239,46 @@ impl Shared {
         }
     }
 
-    async fn attempt(&self, line: &Line, framed: Bytes) -> Outcome {
+    async fn attempt(&self, line: &Line, body: Bytes) -> Outcome {
+        match line {
+            Line::Http2(held) => self.over_http2(held, body).await,
+            Line::Http1(encoding, held) => self.over_http1(*encoding, held, body).await,
+        }
+        .unwrap_or_else(Outcome::Unanswered)
+    }
+
+    async fn over_http2(
+        &self,
+        held: &tokio::sync::Mutex<Option<conn::http2::SendRequest<Full<Bytes>>>>,
+        framed: Bytes,
+    ) -> Result<Outcome, String> {
         let target = self.plan.target;
-        let mut held = line.lock().await;
+        let mut held = held.lock().await;
         let mut sender = match held.take().filter(|sender| !sender.is_closed()) {
             Some(sender) => sender,
-            None => match grpc::connect(target).await {
-                Ok(sender) => sender,
-                Err(why) => return Outcome::Unanswered(why),
-            },
+            None => grpc::connect(target).await?,
         };
         *held = Some(sender.clone());
         drop(held);
-        grpc::call(&mut sender, target, framed, ANSWER_LIMIT).await
+        Ok(grpc::call(&mut sender, target, framed, ANSWER_LIMIT).await)
+    }
+
+    async fn over_http1(
+        &self,
+        encoding: Encoding,
+        held: &tokio::sync::Mutex<Option<conn::http1::SendRequest<Full<Bytes>>>>,
+        body: Bytes,
+    ) -> Result<Outcome, String> {
+        let target = self.plan.target;
+        let mut held = held.lock().await;
+        let mut sender = match held.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => http1::connect(target).await?,
+        };
+        let outcome = http1::call(&mut sender, target, encoding, body, ANSWER_LIMIT).await;
+        // One whose answer did not come is not used again.
+        *held = Some(sender).filter(|_| !matches!(outcome, Outcome::Unanswered(_)));
+        Ok(outcome)
     }
 
     fn note(&self, count: impl FnOnce(&mut Report), code: u32, words: &str) {
@@ -240,6 +301,7 @@ mod tests {
         let listener = sink::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let plan = Plan {
             target: listener.local_addr().unwrap(),
+            protocol: Protocol::Grpc,
             run: 3,
             first: 0,
             spans,

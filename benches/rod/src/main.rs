@@ -4,12 +4,15 @@
 mod cli;
 mod grpc;
 mod hold;
+mod http1;
 mod idle;
+mod json;
 mod ledger;
 mod load;
 mod log_folder;
 mod process;
 mod programs;
+mod protocol;
 mod report;
 mod run;
 mod scale;

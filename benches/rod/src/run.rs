@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::log_folder::LogFolder;
 use crate::process::{Program, Usage, json_page, own_usage};
+use crate::protocol::Protocol;
 use crate::sink::{self, Faults, lock};
 use crate::subject::{Durability, Subject, nyx_environment, rotel_arguments};
 use crate::tally::{Tally, seconds};
@@ -33,6 +34,8 @@ const LEDGER_POLL: Duration = Duration::from_millis(50);
 /// What all trials of one run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Of the load; exports are gRPC.
+    pub(crate) protocol: Protocol,
     pub(crate) spans: u64,
     pub(crate) warm_up: u64,
     pub(crate) per_request: u64,
@@ -158,6 +161,7 @@ pub(crate) async fn trial(subject: &Subject, settings: &Settings, run: u32) -> R
 
     let plan = load::Plan {
         target: running.door,
+        protocol: settings.protocol,
         run,
         first: 0,
         spans: settings.warm_up,
@@ -241,16 +245,20 @@ impl Running {
             Subject::Nyx(nyx) => {
                 let (door, admin) = (free_address().await?, free_address().await?);
                 let log = LogFolder::fresh(&settings.log_base, run)?;
-                let mut environment = nyx_environment(door, admin, sink, nyx.durability, log.path());
+                let mut environment =
+                    nyx_environment(settings.protocol, door, admin, sink, nyx.durability, log.path());
                 environment.extend_from_slice(&nyx.environment);
                 let durability = Some(nyx.durability);
                 running = Self { program: None, door, admin: Some(admin), durability, _log: Some(log) };
                 (&nyx.path, Vec::new(), environment)
             }
             Subject::Rotel(path, further) => {
-                let http = free_address().await?;
-                running.door = free_address().await?;
-                (path, rotel_arguments(running.door, http, sink, further), Vec::new())
+                let (grpc, http) = (free_address().await?, free_address().await?);
+                running.door = match settings.protocol {
+                    Protocol::Grpc => grpc,
+                    Protocol::HttpProtobuf | Protocol::HttpJson => http,
+                };
+                (path, rotel_arguments(grpc, http, sink, further), Vec::new())
             }
         };
         let fault = |why| format!("{}: {why}", path.display());
@@ -320,6 +328,7 @@ mod tests {
     #[test]
     fn the_runner_measures_the_direct_way_from_load_to_sink() {
         let settings = Settings {
+            protocol: Protocol::Grpc,
             spans: 2_000,
             warm_up: 500,
             per_request: 100,

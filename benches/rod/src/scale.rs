@@ -99,6 +99,7 @@ pub(crate) async fn measure(
     let scrape_ms = seconds(asked.elapsed()) * 1e3;
     let sent = load::run(load::Plan {
         target: daemon.door,
+        protocol: settings.protocol,
         run: RUN,
         first: 0,
         spans: settings.spans,

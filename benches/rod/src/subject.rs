@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::Protocol;
+
 /// Two names that the others are held against.
 pub(crate) const ROTEL: &str = "rotel";
 pub(crate) const NYX_MEMORY: &str = "nyx-memory";
@@ -77,16 +79,22 @@ impl Subject {
     }
 }
 
+/// One door alone, the one for `protocol`.
 pub(crate) fn nyx_environment(
+    protocol: Protocol,
     door: SocketAddr,
     admin: SocketAddr,
     sink: SocketAddr,
     durability: Durability,
     log: &Path,
 ) -> Vec<(String, String)> {
+    let (grpc, http) = match protocol {
+        Protocol::Grpc => (door.to_string(), String::new()),
+        Protocol::HttpProtobuf | Protocol::HttpJson => (String::new(), door.to_string()),
+    };
     [
-        ("NYX__INGEST__GRPC__LISTEN", door.to_string()),
-        ("NYX__INGEST__HTTP__LISTEN", String::new()),
+        ("NYX__INGEST__GRPC__LISTEN", grpc),
+        ("NYX__INGEST__HTTP__LISTEN", http),
         ("NYX__TELEMETRY__PROMETHEUS_ADDR", admin.to_string()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")),
         ("NYX__LOG__DURABILITY", durability.label().to_owned()),
@@ -126,10 +134,27 @@ mod tests {
     #[test]
     fn nyx_is_told_where_its_log_is_and_what_it_keeps() {
         let [door, admin, sink] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let settings = nyx_environment(door, admin, sink, Durability::Power, Path::new("/logs/1"));
+        let settings =
+            nyx_environment(Protocol::Grpc, door, admin, sink, Durability::Power, Path::new("/logs/1"));
         let of_log: Vec<_> = settings.iter().filter(|(key, _)| key.starts_with("NYX__LOG__")).collect();
         let is = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(of_log, [&is("NYX__LOG__DURABILITY", "power"), &is("NYX__LOG__DIR", "/logs/1")]);
+    }
+
+    #[test]
+    fn nyx_opens_the_door_for_the_protocol_of_the_load_and_no_other() {
+        let [door, admin, sink] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let doors = |protocol| {
+            let settings =
+                nyx_environment(protocol, door, admin, sink, Durability::Power, Path::new("/logs/1"));
+            ["GRPC", "HTTP"].map(|name| {
+                let key = format!("NYX__INGEST__{name}__LISTEN");
+                settings.iter().find(|(other, _)| *other == key).unwrap().1.clone()
+            })
+        };
+        assert_eq!(doors(Protocol::Grpc), ["127.0.0.1:1", ""]);
+        assert_eq!(doors(Protocol::HttpProtobuf), ["", "127.0.0.1:1"]);
+        assert_eq!(doors(Protocol::HttpJson), ["", "127.0.0.1:1"]);
     }
 
     #[test]
