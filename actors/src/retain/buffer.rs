@@ -1,11 +1,9 @@
 //! The buffer's three parts and how batches move through them (pure).
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::RetentionStats;
 

@@ -1,10 +1,8 @@
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
