@@ -12,6 +12,7 @@ pub mod logging;
 mod otlp_json;
 pub mod reload;
 pub mod run;
+pub mod self_tracing;
 pub mod service_manager;
 mod spans_page;
 

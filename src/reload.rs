@@ -7,6 +7,7 @@
 use nyx_telemetry::{
     bearer::Tokens,
     export::DestinationConfig,
+    self_tracing::Recording,
     tree::{ChangeError, Running},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -68,10 +69,18 @@ impl Reload {
     }
 
     /// Reads the configuration, and swaps what can be swapped.
-    pub(crate) async fn reload(&mut self, tree: &Running) {
+    pub(crate) async fn reload(&mut self, tree: &Running, mut recording: Recording) {
         match self.read() {
-            Ok((loaded, tls)) => self.apply(loaded, tls, tree).await,
+            Ok((loaded, tls)) => {
+                let changes = changes(&self.started, &self.current, &loaded);
+                recording.set("nyx.reload.changed_keys", changes.at_once.len());
+                recording.set("nyx.reload.keys_for_restart", changes.at_restart.len());
+                if let Err(problem) = self.apply(loaded, tls, &changes, tree).await {
+                    recording.fail("not_swapped", || problem);
+                }
+            }
             Err(problems) => {
+                recording.fail("invalid", || format!("{} problems", problems.len()));
                 tracing::error!(
                     problems = problems.len(),
                     "the configuration was not reloaded, and the one before stays: {}",
@@ -85,6 +94,7 @@ impl Reload {
                 tree.observed().reloaded(Err(format!("{first}{more}")));
             }
         }
+        recording.end();
     }
 
     fn read(&self) -> Result<(Loaded, DoorsTls), Vec<String>> {
@@ -97,14 +107,19 @@ impl Reload {
         Ok((loaded, tls))
     }
 
-    async fn apply(&mut self, loaded: Loaded, tls: DoorsTls, tree: &Running) {
-        let changes = changes(&self.started, &self.current, &loaded);
+    async fn apply(
+        &mut self,
+        loaded: Loaded,
+        tls: DoorsTls,
+        changes: &Changes,
+        tree: &Running,
+    ) -> Result<(), String> {
         let listed = |keys: &[String]| (!keys.is_empty()).then(|| keys.join(", "));
         let (changed, needs_restart) = (listed(&changes.at_once), listed(&changes.at_restart));
         if let Err(problem) = self.swap(&loaded.config, tls, tree).await {
             tracing::error!(changed, needs_restart, "the configuration was not swapped: {problem}");
-            tree.observed().reloaded(Err(problem));
-            return;
+            tree.observed().reloaded(Err(problem.clone()));
+            return Err(problem);
         }
         for notice in &loaded.notices {
             tracing::info!("{notice}");
@@ -119,6 +134,7 @@ impl Reload {
         }
         tree.observed().reloaded(Ok(()));
         self.current = loaded;
+        Ok(())
     }
 
     /// Swaps what can be swapped. What may fail comes first: until something else has changed it is undone.

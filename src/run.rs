@@ -11,8 +11,9 @@ use std::{
 use nyx_telemetry::{
     accept::{ListenAddr, ListenError, Listener, RequestLimits},
     export::DestinationConfig,
-    log::Durability,
+    log::{Durability, LogStats},
     retain::RetentionConfig,
+    self_tracing::{Recording, Tracer},
     supervise::{self, ChildSpec, ShutdownReport, StartError, Watchdog},
     tree::{LogForm, Running, Tree, TreeConfig},
 };
@@ -30,6 +31,7 @@ use crate::{
     limits, log_folder,
     logging::Logging,
     reload::Reload,
+    self_tracing::{SelfTracing, ended},
     service_manager::ServiceManager,
 };
 
@@ -55,17 +57,49 @@ pub fn run(
 ) -> Result<(), Failure> {
     let config = loaded.config.clone();
     limits::raise_open_files(config.ingest.max_connections);
+    let own = SelfTracing::start(&config)?;
     actix_rt::System::new().block_on(async {
         // First: a signal that comes while children start is heard when they run.
         let mut signals = Signals::new()?;
         let reload = Reload::new(sources, loaded, logging.clone())?;
-        let Some(log) = log_folder::open(&config, &mut signals).await? else { return Ok(()) };
-        let daemon = Daemon::start(&config, log).await?;
-        let reload = reload.with_gates(daemon.gates.clone());
-        manager.ready();
-        let kept_in = daemon.kept_in.as_deref();
-        attend(&daemon.tree, signals, Some(reload), &config.shutdown, kept_in, manager).await
+        // The last spans have their share of the time for a stop.
+        let flush = own.share(config.shutdown.timeout);
+        let shutdown = Shutdown { timeout: config.shutdown.timeout - flush, ..config.shutdown.clone() };
+        let result = match begin(&config, &mut signals, own.tracer()).await {
+            Ok(Some(daemon)) => {
+                let reload = reload.with_gates(daemon.gates.clone());
+                manager.ready();
+                let kept_in = daemon.kept_in.as_deref();
+                attend(&daemon.tree, &mut signals, Some(reload), &shutdown, kept_in, manager, own.tracer())
+                    .await
+            }
+            Ok(None) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        tokio::select! {
+            () = own.finish(flush) => {}
+            name = signals.next() => tracing::warn!(signal = name, "spans about this daemon are left"),
+        }
+        result
     })
+}
+
+/// Opens the log and starts the daemon; `None` where a signal ended the wait for the log's lock.
+async fn begin(config: &Config, signals: &mut Signals, tracer: &Tracer) -> Result<Option<Daemon>, Failure> {
+    let mut start = tracer.rare("start");
+    let opening = start.context().map_or_else(Recording::default, |start| tracer.part_of(start, "log.open"));
+    let log = log_folder::open(config, signals).await;
+    ended(opening, &log);
+    let started = match log {
+        Ok(Some(log)) => Daemon::start(config, log, tracer.clone()).await.map(Some),
+        Ok(None) => Ok(None),
+        Err(failure) => Err(failure),
+    };
+    if let Ok(Some(daemon)) = &started {
+        daemon.describe(&mut start);
+    }
+    ended(start, &started);
+    started
 }
 
 /// Waits for SIGTERM or SIGINT, or until the supervisor gives up, and stops the tree in order; behind a signal
@@ -78,27 +112,38 @@ pub fn run(
 /// [`SOFTWARE`] where the supervisor gave up.
 pub async fn attend(
     tree: &Running,
-    mut signals: Signals,
+    signals: &mut Signals,
     mut reload: Option<Reload>,
     shutdown: &Shutdown,
     kept_in: Option<&Path>,
     manager: &ServiceManager,
+    tracer: &Tracer,
 ) -> Result<(), Failure> {
-    let failure = loop {
+    let (mut stopping, failure) = loop {
         tokio::select! {
             name = signals.next() => {
                 tracing::info!(signal = name, "stopping");
                 manager.stopping();
-                break be_gracious(tree, &mut signals, shutdown).await;
+                let mut stopping = tracer.rare("stop");
+                stopping.set("nyx.stop.signal", name);
+                break (stopping, be_gracious(tree, signals, shutdown).await);
             }
             failure = tree.escalated() => {
                 manager.stopping();
-                break Some(failure);
+                break (tracer.rare("stop"), Some(failure));
             }
-            () = reload_when_asked(&mut reload, tree) => {}
+            () = reload_when_asked(&mut reload, tree, tracer) => {}
         }
     };
-    stop(tree, shutdown.timeout, kept_in, &mut signals).await;
+    let stopped = stop(tree, shutdown.timeout, kept_in, signals).await;
+    stopping.set("nyx.stop.messages_abandoned", stopped.abandoned);
+    stopping.set("nyx.stop.spans_not_delivered", not_delivered(tree));
+    if let Some(failure) = &failure {
+        stopping.fail("escalated", || failure.to_string());
+    } else if !stopped.given_up.is_empty() {
+        stopping.fail("given_up", || format!("given up on: {}", stopped.given_up.join(", ")));
+    }
+    stopping.end();
     match failure {
         None => Ok(()),
         Some(failure) => Err(Failure::new(SOFTWARE, format!("the supervisor gave up: {failure}"))),
@@ -106,12 +151,12 @@ pub async fn attend(
 }
 
 /// Waits for SIGHUP and reloads, once; where nothing can be reloaded, for ever.
-async fn reload_when_asked(reload: &mut Option<Reload>, tree: &Running) {
+async fn reload_when_asked(reload: &mut Option<Reload>, tree: &Running, tracer: &Tracer) {
     match reload {
         None => std::future::pending().await,
         Some(reload) => {
             reload.asked().await;
-            reload.reload(tree).await;
+            reload.reload(tree, tracer.rare("reload")).await;
         }
     }
 }
@@ -159,7 +204,7 @@ async fn stop(
             tree.shutdown(Duration::ZERO).await
         }
     };
-    let left: u64 = tree.observed().stats().destinations.values().map(|d| d.ledger.queued()).sum();
+    let left = not_delivered(tree);
     let fate = (left > 0).then(|| match kept_in {
         Some(dir) => format!("kept in {}", dir.display()),
         None => "lost".to_owned(),
@@ -179,6 +224,11 @@ async fn stop(
         tracing::info!("stopped");
     }
     report
+}
+
+/// Spans that destinations have not had.
+fn not_delivered(tree: &Running) -> u64 {
+    tree.observed().stats().destinations.values().map(|destination| destination.ledger.queued()).sum()
 }
 
 /// SIGTERM and SIGINT.
@@ -231,10 +281,10 @@ impl Daemon {
     /// # Errors
     /// [`UNAVAILABLE`] where an address cannot be listened on, [`CONFIG`] where the files of a door's TLS have changed for the worse
     /// since the configuration was read, [`SOFTWARE`] where a child did not start.
-    pub async fn start(config: &Config, log: LogForm) -> Result<Self, Failure> {
+    pub async fn start(config: &Config, log: LogForm, tracer: Tracer) -> Result<Self, Failure> {
         let kept_in = (config.log.durability != Durability::Memory).then(|| config.log.dir.clone());
         let gates = Gates::new(config);
-        let tree_config = TreeConfig { gate: Arc::clone(&gates.doors), ..tree_config(config, log)? };
+        let tree_config = TreeConfig { gate: Arc::clone(&gates.doors), tracer, ..tree_config(config, log)? };
         let secured = [("grpc", &tree_config.grpc_tls), ("http", &tree_config.http_tls)];
         let secured: Vec<_> =
             secured.into_iter().filter_map(|(name, tls)| tls.as_ref().map(|_| name)).collect();
@@ -268,6 +318,21 @@ impl Daemon {
         let log = kept_in.as_ref().map_or_else(|| "memory".to_owned(), |dir| dir.display().to_string());
         tracing::info!(version = VERSION, grpc = door(&grpc), http = door(&http), tls, pages = %pages, log, "ready");
         Ok(Self { tree, pages, grpc, http, kept_in, gates })
+    }
+
+    /// What was found at the start.
+    fn describe(&self, start: &mut Recording) {
+        if !start.is_on() {
+            return;
+        }
+        let LogStats { start: first, end, disk, .. } = self.tree.observed().log().stats();
+        start.set("nyx.log.start_ordinal", first);
+        start.set("nyx.log.end_ordinal", end);
+        if let Some(disk) = disk {
+            start.set("nyx.log.segments", disk.segments);
+            start.set("nyx.log.torn_bytes", disk.torn_bytes);
+            start.set("nyx.log.damaged_spans", disk.damaged_spans);
+        }
     }
 
     /// Stops in order, without a grace; a signal cuts the rest short.

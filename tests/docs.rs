@@ -144,9 +144,16 @@ fn every_configuration_key_that_a_document_names_exists() {
                 (Some((table, _)), None) if tables.contains(table) || table == "export" => word.to_owned(),
                 _ => continue,
             };
-            // Examples of a misspelt key, of a pattern, of a child's name, of a file.
-            let example = ["shutdown.timeouts", "section.key", "log.size", "log.reader", "metrics.offenders"]
-                .contains(&key.as_str());
+            // Examples of a misspelt key, of a pattern, of a child's name, of a span's, of a file.
+            let example = [
+                "shutdown.timeouts",
+                "section.key",
+                "log.size",
+                "log.reader",
+                "log.open",
+                "metrics.offenders",
+            ]
+            .contains(&key.as_str());
             let file = [".rs", ".md", ".toml"].iter().any(|suffix| key.ends_with(suffix));
             if !example && !file && !known(&key) {
                 unknown.push(format!("{}: {word}", path.display()));
@@ -355,6 +362,7 @@ fn metrics_page() -> String {
         ("reason", "`nyx_spans_rejected_total`", &rejects),
         ("oddity", "`nyx_spans_odd_total`", &oddities),
         ("reason", "`nyx_destination_dropped_spans_total`", &drops),
+        ("result", "`nyx_self_tracing_spans_total`", &["exported", "failed", "dropped"]),
         ("part", "`nyx_retention_spans`", &["recent", "kept"]),
         ("operation", "`nyx_log_errors_total`", &["write", "sync", "read"]),
         ("reason", "`nyx_measure_unmeasured_spans_total`", &["damaged", "released"]),

@@ -16,6 +16,7 @@ use nyx_daemon::{
     service_manager::ServiceManager,
 };
 use nyx_telemetry::{
+    self_tracing::Tracer,
     supervise::{Backoff, ChildSpec, Intensity},
     tree::{Tree, TreeConfig},
 };
@@ -123,13 +124,13 @@ fn a_process_that_ends_in_its_way() {
         let backoff = Backoff::new(ms, 1.0, ms, 0.0, Duration::from_secs(60)).unwrap();
         let timeout = Duration::from_millis(if how == "blocked" { 100 } else { 60_000 });
         let spec = ChildSpec::new("difficult").backoff(backoff).stop_deadline(Duration::from_secs(60));
-        let signals = run::Signals::new().unwrap();
+        let mut signals = run::Signals::new().unwrap();
         tree.child(spec, move || Ok(Difficult(how.clone())));
         let tree = tree.start().await.unwrap();
         tracing::info!("all is up");
         let shutdown = Shutdown { timeout, grace: Duration::ZERO };
-        run::attend(&tree, signals, None, &shutdown, None, &ServiceManager::of(&Environment::of_process()))
-            .await
+        let manager = ServiceManager::of(&Environment::of_process());
+        run::attend(&tree, &mut signals, None, &shutdown, None, &manager, &Tracer::default()).await
     });
     let status = result.map_or_else(
         |failure| {

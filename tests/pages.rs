@@ -13,6 +13,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
     net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +39,7 @@ use nyx_telemetry::{
     measure::exposition::Format,
     metrics::{ALL, Family, Kind},
     observe::Phase,
+    self_tracing::{OwnSpan, Recorder, RecorderCounts, Tracer},
     supervise::Intensity,
     tls::testing as tls,
     tree::LogForm,
@@ -69,7 +74,8 @@ async fn daemon(endpoint: &str, more: &[(&str, &str)]) -> Daemon {
     let environment = environment.iter().chain(more).copied();
     let config = Config::load(&[], &Environment::new(environment, false)).unwrap();
     let log = log_folder::open(&config, &mut Signals::new().unwrap()).await.unwrap().unwrap();
-    Daemon::start(&config, log).await.unwrap()
+    let tracer = Tracer::new(1.0, Arc::new(Exported::default()));
+    Daemon::start(&config, log, tracer).await.unwrap()
 }
 
 /// Traffic through both doors, all of it delivered.
@@ -634,6 +640,7 @@ const MOVES: &[(&str, &[&str], Moved)] = &[
     ("nyx_actor_in_hand_messages", &[], Elsewhere("actors/src/supervise/tests/inbox.rs")),
     ("nyx_actor_inbox_depth", &["actor=\"collector\""], By("a span ends, and is pending")),
     ("nyx_page_left_out_series_total", &[], Elsewhere("actors/src/metrics/page/tests.rs")),
+    ("nyx_self_tracing_spans_total", &["result=\"exported\""], By("spans wait for a dead destination")),
     ("nyx_config_reloads_total", &["result=\"refused\""], By("a reload is refused")),
     ("nyx_config_last_reload_successful", &[], By("a reload is refused")),
     ("nyx_build_info", &[], Is(1.0)),
@@ -657,6 +664,21 @@ const MOVES_ON_DISK: &[(&str, &[&str], Moved)] = &[
     ("nyx_log_evicted_spans_total", &[], By("the oldest spans make room")),
     ("nyx_log_checkpoint_timestamp_seconds", &[], By("the tree stops")),
 ];
+
+/// Takes spans about nyx itself for exported.
+#[derive(Default)]
+struct Exported(AtomicU64);
+
+impl Recorder for Exported {
+    fn record(&self, _: OwnSpan) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> RecorderCounts {
+        let spans = self.0.load(Ordering::Relaxed);
+        RecorderCounts { recorded: spans, exported: spans, ..RecorderCounts::default() }
+    }
+}
 
 /// The page at each step of a story, by the step that led to it.
 struct Story<'a> {
@@ -766,6 +788,7 @@ fn every_family_moves_when_it_should() {
             config.log = LogForm::Memory { max_bytes: 512 << 10 };
             config.io_threads = 1;
             config.max_connections = 2;
+            config.tracer = Tracer::new(1.0, Arc::new(Exported::default()));
             config.intensity = Intensity { max_restarts: 3, window: Duration::from_secs(60) };
         })
         .await;

@@ -16,7 +16,7 @@ use nyx_daemon::{
     log_folder,
     run::{Daemon, Signals},
 };
-use nyx_telemetry::{ConnectionId, Status, accept::ListenAddr, span::SpanKind};
+use nyx_telemetry::{ConnectionId, Status, accept::ListenAddr, self_tracing::Tracer, span::SpanKind};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
@@ -41,7 +41,7 @@ async fn daemon(more: &[(&str, &str)]) -> Daemon {
     let environment = environment.iter().chain(more).copied();
     let config = Config::load(&[], &Environment::new(environment, false)).unwrap();
     let log = log_folder::open(&config, &mut Signals::new().unwrap()).await.unwrap().unwrap();
-    Daemon::start(&config, log).await.unwrap()
+    Daemon::start(&config, log, Tracer::default()).await.unwrap()
 }
 
 async fn ask(daemon: &Daemon, query: &str) -> Answer {

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod observe;
 pub mod retain;
 mod retry_info;
+pub mod self_tracing;
 pub mod span;
 pub mod supervise;
 pub mod telemetry;

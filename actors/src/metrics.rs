@@ -287,6 +287,10 @@ families! {
     ACTOR_INBOX_DEPTH: Gauge = "nyx_actor_inbox_depth" ["actor"]
         "Messages waiting in the inbox.";
 
+    // Only where nyx traces itself.
+    SELF_TRACING_SPANS: Counter = "nyx_self_tracing_spans_total" ["result"]
+        "Spans about nyx itself, by result: exported, failed with their request, or dropped because too many waited.";
+
     CONFIG_RELOADS: Counter = "nyx_config_reloads_total" ["result"]
         "Times that the configuration was read again, by result.";
     CONFIG_LAST_RELOAD_SUCCESSFUL: Gauge = "nyx_config_last_reload_successful" []

@@ -15,6 +15,7 @@ use super::{
     destinations::DEFAULT,
     kinds::{Kind, bytes, duration, flag, whole, word},
     read::{Problems, at, origin_of, shown},
+    self_tracing,
 };
 
 /// Every key that says where something listens.
@@ -137,13 +138,14 @@ impl<'s> Settings<'s> {
 
     /// Spans that nyx sends to itself would go round for ever.
     fn own_doors(&self) {
-        if self.get("telemetry.span_export_enabled", &flag()).is_some_and(|enabled| !enabled.is) {
-            return;
-        }
+        let exported = self.get("telemetry.span_export_enabled", &flag()).is_none_or(|enabled| enabled.is);
+        let names = if exported { self.destination_names() } else { Vec::new() };
+        let of_destinations = names.into_iter().map(|name| match name.as_str() {
+            DEFAULT => "telemetry.otlp_endpoint".to_owned(),
+            name => format!("export.{name}.endpoint"),
+        });
         let listening = self.listening();
-        let keys = self.destination_names().into_iter().filter(|name| *name != DEFAULT);
-        let keys = keys.map(|name| format!("export.{name}.endpoint"));
-        for key in std::iter::once("telemetry.otlp_endpoint".to_owned()).chain(keys) {
+        for key in of_destinations.chain([format!("{}.endpoint", self_tracing::TABLE)]) {
             let Some(endpoint) = self.text(&key) else { continue };
             let Some(place) = sends_to(&endpoint.is) else { continue };
             if let Some((door, _)) = listening.iter().find(|(_, own)| reaches(&place, own)) {

@@ -54,7 +54,7 @@ declare! {
 
 declare! {
     /// `[export.NAME.tls]`.
-    struct TlsKeys {
+    pub(super) struct TlsKeys {
         /// Certificates in PEM of the authorities of which one has to have signed the destination's certificate. Empty:
         /// those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
         ca_file: PathBuf = path(),
@@ -66,7 +66,7 @@ declare! {
 }
 
 impl TlsKeys {
-    fn files(self) -> TlsFiles {
+    pub(super) fn files(self) -> TlsFiles {
         let file = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
         TlsFiles {
             ca_file: file(self.ca_file),
@@ -182,14 +182,20 @@ fn destination(export: &mut Table<'_>, name: &str) -> Read<DestinationConfig> {
     Ok(destination?.named(name))
 }
 
-/// Notes what is wrong with the settings of a destination beside each other; what each is by itself has been looked at.
-pub(super) fn as_a_whole(destination: &DestinationConfig, values: &Values, problems: &Problems<'_>) {
+/// Notes what is wrong with the settings of a destination, of this table, beside each other; what each is by itself has been
+/// looked at.
+pub(super) fn as_a_whole(
+    destination: &DestinationConfig,
+    table: &str,
+    values: &Values,
+    problems: &Problems<'_>,
+) {
     let Err(error) = destination.validate() else { return };
     for Problem { setting, message } in error.problems {
         let key = match setting {
             "endpoint" if destination.name == DEFAULT => "telemetry.otlp_endpoint".to_owned(),
             "endpoint" | "path" | "tls.ca_file" | "tls.cert_file" | "tls.key_file" => {
-                format!("export.{}.{setting}", destination.name)
+                format!("{table}.{setting}")
             }
             _ => continue,
         };

@@ -128,6 +128,14 @@ pub(super) fn endpoint() -> Kind<Endpoint> {
     parsed("endpoint", |text| Endpoint::parse(text).map_err(|error| error.rule().to_owned()))
 }
 
+/// Where a destination is; empty is off.
+pub(super) fn endpoint_or_off() -> Kind<Option<Endpoint>> {
+    parsed("endpoint", |text| match text {
+        "" => Ok(None),
+        _ => Endpoint::parse(text).map(Some).map_err(|error| format!("{}; empty is off", error.rule())),
+    })
+}
+
 /// Where a door listens; empty is off.
 pub(super) fn listen() -> Kind<Option<ListenAddr>> {
     parsed("listen", |text| match text {

@@ -19,6 +19,7 @@ mod pairs;
 mod read;
 mod reference;
 mod section;
+mod self_tracing;
 mod settings;
 mod show;
 mod suggest;
@@ -173,8 +174,14 @@ impl Sources {
         let config = Config::read(Table::root(values.clone(), &problems))
             .map(|config| config.finish(&self.environment));
         checks::contradictions(&values, &problems);
-        for destination in config.iter().flat_map(|config| &config.export) {
-            destinations::as_a_whole(destination, &values, &problems);
+        if let Ok(config) = &config {
+            for destination in &config.export {
+                let table = format!("export.{}", destination.name);
+                destinations::as_a_whole(destination, &table, &values, &problems);
+            }
+            if let Some(destination) = &config.self_tracing {
+                destinations::as_a_whole(destination, self_tracing::TABLE, &values, &problems);
+            }
         }
         if let Ok(config) = &config {
             doors::judge(&config.ingest, &values, &problems);

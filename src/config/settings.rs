@@ -17,6 +17,7 @@ use super::{
     metrics::Metrics,
     pairs,
     section::{declare, section},
+    self_tracing::own,
 };
 
 const KIB: usize = 1 << 10;
@@ -58,13 +59,18 @@ declare! {
         shutdown: Shutdown = section(),
         /// The daemon's own log lines, on standard error.
         tracing: Tracing = section(),
+        /// Traces about the daemon itself, sent by themselves: they take no part in the log and the destinations.
+        ///
+        /// They are of the service `telemetry.service_name`, with the attributes of `telemetry.resource`. OpenTelemetry's variables
+        /// say nothing of where they go: those describe the destination `default`. A change takes effect with the next start.
+        self_tracing: Option<DestinationConfig> = own(),
     }
 }
 
 declare! {
     /// `[telemetry]`.
     pub struct Telemetry {
-        /// The `service.name` of the spans that this process makes itself.
+        /// The `service.name` of the spans that this process makes itself, which are those about itself (`[self_tracing]`).
         service_name: String = text(1..=255),
         /// Where the destination `default` is.
         otlp_endpoint: Endpoint = endpoint(),

@@ -13,6 +13,7 @@ use std::{
 use nyx_telemetry::{
     accept::ListenAddr,
     observe::{Observed, Stats},
+    self_tracing::Tracer,
     supervise::ChildState,
 };
 use tokio::time::{Instant, interval, sleep_until, timeout};
@@ -73,7 +74,7 @@ fn configuration(destination: &Destination, folder: &Folder) -> Result<Config, F
 async fn show(args: &DemoArgs, config: &Config, destination: &Destination) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let Some(log) = log_folder::open(config, &mut signals).await? else { return Ok(()) };
-    let daemon = Daemon::start(config, log).await?;
+    let daemon = Daemon::start(config, log, Tracer::default()).await?;
     let Some(ListenAddr::Tcp(door)) = daemon.grpc else {
         return Err(unavailable("the demo's door is not on a TCP address".to_owned()));
     };

@@ -215,7 +215,7 @@ impl Unanswered {
         self.0.store(reason as u8, Ordering::Relaxed);
     }
 
-    fn reason(&self) -> DoorReason {
+    pub(super) fn reason(&self) -> DoorReason {
         if std::thread::panicking() {
             return DoorReason::Lost;
         }

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::{
     Accepted, Door, DoorTls, Http2Settings, Intake, Refusal, Stop, Unanswered, body::Packing, echo, header,
-    http2, reply::Reply,
+    http2, reply::Reply, status::code, traced::RequestSpan,
 };
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -80,17 +80,23 @@ impl GrpcService {
     async fn answer(self, request: http::Request<Incoming>) -> http::Response<Reply> {
         let door = &self.door.intake;
         let arrival = door.ledger.received(&self.unanswered);
+        let mut span = RequestSpan::grpc(&door.tracer, &request, EXPORT, &self.unanswered);
         let packing = match self.admit(&request) {
             Ok(packing) => packing,
             Err(refusal) => {
                 arrival.refuse(refusal.reason());
+                span.answered_grpc(Err((&refusal, code(&refusal))));
                 return refused(refusal);
             }
         };
         let exported = match door.body(request.into_body(), arrival, packing).message().await {
-            Ok((message, admitted)) => door.take(message, admitted).await,
+            Ok((message, admitted)) => {
+                span.message(message.len());
+                door.take(message, admitted, span.origin()).await
+            }
             Err(refusal) => Err(refusal),
         };
+        span.answered_grpc(exported.as_ref().map_err(|refusal| (refusal, code(refusal))));
         exported.map_or_else(refused, |taken| Reply::success(&taken))
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     collect::SpansCompleted,
     log::{Append, Oddity, PendingSpans, RejectReason, SpanLedger},
     measure::{CurrentSettings, RedDelta, RedScratch},
+    self_tracing::{Origin, Tracer},
     span::{Inspection, ScanError, inspect, keep_valid},
     supervise::{Recipient, TrySendError},
 };
@@ -53,6 +54,8 @@ pub struct Intake {
     pub scratches: Arc<Scratches>,
     /// For the messages.
     pub buffers: Arc<Buffers>,
+    /// For spans about the requests.
+    pub tracer: Tracer,
 }
 
 impl Intake {
@@ -74,8 +77,13 @@ impl Intake {
     }
 
     /// A message that is whole and admitted, until it is kept or refused. What is returned says which of its spans were
-    /// not kept.
-    pub(crate) async fn take(&self, bytes: Bytes, mut admitted: Admitted) -> Result<Taken, Refusal> {
+    /// not kept. `origin` is the request's own span.
+    pub(crate) async fn take(
+        &self,
+        bytes: Bytes,
+        mut admitted: Admitted,
+        origin: Origin,
+    ) -> Result<Taken, Refusal> {
         let inspected = self.scratches.inspect(&bytes).map_err(Refusal::from).and_then(|(found, red)| {
             match found.rejected.total() {
                 0 => Ok((found, red, bytes)),
@@ -102,7 +110,7 @@ impl Intake {
             return Ok(taken);
         }
         let (reply, answer) = oneshot::channel();
-        let batch = SpansCompleted { append: Append { bytes, pending, reply }, red };
+        let batch = SpansCompleted { append: Append { bytes, pending, reply }, red, origin };
         // From here on the batch's own entries say what became of the request, whoever still listens.
         match self.collector.send_within(batch, self.commit_timeout).await {
             Ok(()) => {

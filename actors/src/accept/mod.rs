@@ -26,6 +26,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod traced;
 mod unpack;
 
 pub use crate::address::{AddressError, ListenAddr};

@@ -12,10 +12,12 @@ use crate::span::{ATTRIBUTES_MAX, Inspection, NAME_BYTES_MAX, Rejected};
 /// A request that was taken, and what of it was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// Spans that were rejected; the others are kept.
+    /// Spans that are kept.
+    pub(crate) kept: u32,
+    /// Spans that were rejected.
     pub(crate) rejected: u32,
     /// Why; empty where there are none.
-    why: String,
+    pub(super) why: String,
 }
 
 /// `ExportTraceServiceResponse`.
@@ -37,8 +39,12 @@ struct PartialSuccess {
 impl Taken {
     pub(crate) fn of(found: &Inspection) -> Self {
         match found.rejected.total() {
-            0 => Self::default(),
-            rejected => Self { rejected, why: why(&found.rejected, found.kept.saturating_add(rejected)) },
+            0 => Self { kept: found.kept, ..Self::default() },
+            rejected => Self {
+                kept: found.kept,
+                rejected,
+                why: why(&found.rejected, found.kept.saturating_add(rejected)),
+            },
         }
     }
 

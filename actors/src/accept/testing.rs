@@ -18,6 +18,7 @@ use super::{
 use crate::{
     collect::SpansCompleted,
     log::{Append, CommitError, Committed, RejectReason},
+    self_tracing::Tracer,
     supervise::{
         ChildRecord, ChildSpec, DynamicSpec, Intensity, Recipient, RunningTree, StartError, Strategy,
         Supervisor,
@@ -46,6 +47,8 @@ pub(super) struct Setup {
     pub(super) door: Box<dyn FnOnce(Intake) -> Arc<dyn Door>>,
     /// Comes first of all with each socket.
     pub(super) trap: Arc<dyn Fn() + Send + Sync>,
+    /// For spans about the requests.
+    pub(super) tracer: Tracer,
 }
 
 impl Setup {
@@ -58,6 +61,7 @@ impl Setup {
             arbiters: vec![Arbiter::current()],
             door: Box::new(door),
             trap: Arc::new(|| ()),
+            tracer: Tracer::default(),
         }
     }
 }
@@ -75,6 +79,7 @@ impl Rig {
             collector,
             scratches: Arc::new(Scratches::new(crate::measure::CurrentSettings::default())),
             buffers: Arc::default(),
+            tracer: setup.tracer,
         };
         let connections = Arc::new(Connections::default());
         let listener = Listener::bind(&setup.listen).unwrap();

@@ -2,7 +2,7 @@
 
 use actix::Message;
 
-use crate::{log::Append, measure::RedDelta};
+use crate::{log::Append, measure::RedDelta, self_tracing::Origin};
 
 /// A stream connection has a batch of completed spans. The answer goes to `append.reply`, after
 /// the commit; if the collector fails with the batch in hand, the reply is dropped unanswered and
@@ -13,6 +13,8 @@ pub struct SpansCompleted {
     pub append: Append,
     /// What it adds to the RED metrics once it is committed.
     pub red: RedDelta,
+    /// The span about the request that it came with.
+    pub origin: Origin,
 }
 
 impl Message for SpansCompleted {

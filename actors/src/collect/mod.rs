@@ -6,6 +6,7 @@
 //! loss: an exporter and the metrics know from the log's end what they have missed.
 
 mod messages;
+mod traced;
 
 use std::{
     pin::Pin,
@@ -21,6 +22,7 @@ use crate::{
     log::{GroupOutcome, LogFuture, SpanLog},
     measure::{RedDelta, SpansMeasured},
     retain::Retainer,
+    self_tracing::{Recording, Tracer},
     supervise::Recipient,
 };
 
@@ -38,6 +40,7 @@ pub struct SpanCollector {
     followers: Followers,
     metrics: Option<Recipient<SpansMeasured>>,
     retainer: Option<Retainer>,
+    tracer: Tracer,
     waiting: Vec<SpansCompleted>,
     committing: bool,
     stopping: bool,
@@ -55,6 +58,7 @@ impl SpanCollector {
             followers,
             metrics,
             retainer: None,
+            tracer: Tracer::default(),
             waiting: Vec::new(),
             committing: false,
             stopping: false,
@@ -68,6 +72,13 @@ impl SpanCollector {
         self
     }
 
+    /// The same, which records its commits.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
     fn begin_commit(&mut self) -> Option<GroupCommit> {
         let take = self.waiting.len().min(GROUP_MAX);
         if take == 0 {
@@ -77,8 +88,9 @@ impl SpanCollector {
             Some(_) => self.waiting.iter().take(take).map(|batch| batch.append.bytes.clone()).collect(),
             None => Vec::new(),
         };
+        let recording = traced::begin(&self.tracer, self.waiting.iter().take(take));
         let (group, deltas) = self.waiting.drain(..take).map(|batch| (batch.append, batch.red)).unzip();
-        Some(GroupCommit { outcome: self.log.commit(group), deltas, retained })
+        Some(GroupCommit { outcome: self.log.commit(group), deltas, retained, recording })
     }
 
     fn committed(&self, outcome: &GroupOutcome, deltas: Vec<RedDelta>, retained: Vec<Bytes>) {
@@ -135,6 +147,7 @@ struct GroupCommit {
     deltas: Vec<RedDelta>,
     /// The batches again, for the retention buffer.
     retained: Vec<Bytes>,
+    recording: Recording,
 }
 
 impl ActorFuture<SpanCollector> for CommitLoop {
@@ -160,6 +173,7 @@ impl ActorFuture<SpanCollector> for CommitLoop {
             let outcome = ready!(group.outcome.as_mut().poll(task));
             let deltas = std::mem::take(&mut group.deltas);
             let retained = std::mem::take(&mut group.retained);
+            traced::end(std::mem::take(&mut group.recording), &outcome);
             self.group = None;
             collector.committed(&outcome, deltas, retained);
         }

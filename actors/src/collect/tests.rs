@@ -14,7 +14,8 @@ use crate::{
         RejectReason, Restored, SpanLedger, segments::LogDestination,
     },
     measure::RedScratch,
-    span::{SpanBytes, SpanId, SpanKind, SpanView, StatusCode, TraceId},
+    self_tracing::{Attribute, Origin, testing::recording_all},
+    span::{SpanBytes, SpanContext, SpanId, SpanKind, SpanView, StatusCode, TraceId},
     supervise::{ChildSpec, Intensity, Strategy, Supervisor},
 };
 
@@ -113,7 +114,7 @@ impl Setup {
         let (reply, answer) = oneshot::channel();
         let bytes = Bytes::from(vec![0; bytes]);
         let append = Append { bytes, pending: self.spans.scanned(spans), reply };
-        self.collector.send(SpansCompleted { append, red: delta(spans) }).await.unwrap();
+        self.collector.send(SpansCompleted { append, red: delta(spans), origin: Origin::Own }).await.unwrap();
         answer
     }
 }
@@ -244,7 +245,7 @@ fn what_waits_when_the_collector_dies_counts_as_lost_and_its_sender_is_told() {
     let mut collector = SpanCollector::new(Arc::new(memory), Followers::default(), None);
     let (reply, mut answer) = oneshot::channel();
     let append = Append { bytes: Bytes::from_static(b"batch"), pending: spans.scanned(2), reply };
-    collector.waiting.push(SpansCompleted { append, red: delta(2) });
+    collector.waiting.push(SpansCompleted { append, red: delta(2), origin: Origin::Own });
     drop(collector);
     assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     let counts = spans.counts();
@@ -268,7 +269,7 @@ fn what_is_in_hand_at_a_stop_is_committed_first() {
         for _ in 0..3 {
             let (reply, answer) = oneshot::channel();
             let append = Append { bytes: Bytes::from_static(b"batch"), pending: spans.scanned(1), reply };
-            collector.try_send(SpansCompleted { append, red: delta(1) }).unwrap();
+            collector.try_send(SpansCompleted { append, red: delta(1), origin: Origin::Own }).unwrap();
             answers.push(answer);
         }
         let mut stop = std::pin::pin!(running.shutdown(Duration::from_secs(60)));
@@ -283,4 +284,67 @@ fn what_is_in_hand_at_a_stop_is_committed_first() {
         }
         assert_eq!((spans.counts().accepted, spans.counts().balances()), (3, true));
     });
+}
+
+#[test]
+fn a_commit_is_a_part_of_the_first_request_that_is_recorded_and_linked_to_the_others() {
+    system(async {
+        let (tracer, recorded) = recording_all(0.0);
+        let memory = MemoryLog::new(MemoryLogConfig { max_bytes: 1_000, destinations: 1, measured: false });
+        let mut collector = SpanCollector::new(Arc::new(memory), Followers::default(), None).traced(tracer);
+        let spans = Arc::new(SpanLedger::default());
+        let (first, second) = (SpanContext::random(), SpanContext::random());
+        let requests = [Origin::Own, Origin::Recorded(first), Origin::Recorded(second)];
+        let mut answers = Vec::new();
+        for (origin, bytes) in requests.into_iter().zip([100, 200, 2_000]) {
+            let (reply, answer) = oneshot::channel();
+            let append = Append { bytes: vec![0; bytes].into(), pending: spans.scanned(2), reply };
+            collector.waiting.push(SpansCompleted { append, red: delta(2), origin });
+            answers.push(answer);
+        }
+        let GroupCommit { outcome, recording, .. } = collector.begin_commit().unwrap();
+        traced::end(recording, &outcome.await);
+        let [span] = &recorded.take()[..] else { panic!("one commit") };
+        assert_eq!((span.name, span.parent), ("commit", Some((first.span_id, false))));
+        assert_eq!((span.context.trace_id, &span.links[..]), (first.trace_id, &[second][..]));
+        for (name, number) in [
+            ("nyx.commit.batches", 3),
+            ("nyx.commit.spans", 6),
+            ("nyx.commit.bytes", 2_300),
+            ("nyx.commit.refused_batches", 1),
+            ("nyx.log.end_ordinal", 4),
+        ] {
+            assert!(span.attributes.contains(&(name, Attribute::Number(number))), "{name} in {span:?}");
+        }
+        assert_eq!(span.error.as_deref(), Some("the log refused 1 of its batches"));
+        assert_eq!(answers.len(), 3);
+    });
+}
+
+#[test]
+fn a_commit_without_a_recorded_request_is_recorded_by_the_rate_if_nobody_asked_for_none() {
+    use Origin::{Own, Unrecorded};
+
+    for (rate, origins, commits) in [
+        (0.0, vec![Own], 0),
+        (1.0, vec![Own], 1),
+        (1.0, vec![Unrecorded, Own], 1),
+        (1.0, vec![Unrecorded, Unrecorded], 0),
+    ] {
+        let (tracer, recorded) = recording_all(rate);
+        let spans = Arc::new(SpanLedger::default());
+        let batch = |&origin: &Origin| {
+            let append =
+                Append { bytes: Bytes::new(), pending: spans.scanned(1), reply: oneshot::channel().0 };
+            SpansCompleted { append, red: delta(1), origin }
+        };
+        let group: Vec<_> = origins.iter().map(batch).collect();
+        traced::end(traced::begin(&tracer, group.iter()), &GroupOutcome::default());
+        let spans = recorded.take();
+        assert_eq!(
+            spans.iter().map(|span| span.parent).collect::<Vec<_>>(),
+            vec![None; commits],
+            "{origins:?}"
+        );
+    }
 }

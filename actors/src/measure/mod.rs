@@ -56,7 +56,10 @@ pub use shared::RedShared;
 pub use state::{Merge, RedState};
 pub use stats::{Offender, RedStats};
 
-use crate::log::{LogStats, Ordinal, SpanLog};
+use crate::{
+    log::{LogStats, Ordinal, SpanLog},
+    self_tracing::Tracer,
+};
 
 /// How often the actor looks whether the log has run ahead of it. A lost message is noticed with the next
 /// one; this is for the last one, which a full log that waits for the metrics would make the last for good.
@@ -91,6 +94,7 @@ pub struct MetricsActor {
     storing: bool,
     /// Other settings are on their way.
     change: Option<change::Change>,
+    tracer: Tracer,
     stop: Option<Stop>,
 }
 
@@ -119,8 +123,16 @@ impl MetricsActor {
             checkpoint_interval,
             storing: false,
             change: None,
+            tracer: Tracer::default(),
             stop: None,
         }
+    }
+
+    /// The same, which records its checkpoints.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// Sees to it that every span before `end` is counted: from the log, unless a message comes first.
@@ -179,9 +191,16 @@ impl MetricsActor {
         }
         let Some((position, bytes)) = self.red.checkpoint() else { return };
         self.storing = true;
+        let mut recording = self.tracer.frequent("checkpoint");
+        recording.set("nyx.checkpoint.bytes", bytes.len());
+        recording.set("nyx.checkpoint.position_ordinal", position);
         let stored = self.log.checkpoint(position, bytes);
         ctx.spawn(stored.into_actor(self).map(move |stored, actor, ctx| {
             actor.storing = false;
+            if let Err(reason) = &stored {
+                recording.fail("not_stored", || reason.clone());
+            }
+            recording.end();
             if actor.red.checkpointed(position, &stored) {
                 match stored {
                     Ok(()) => tracing::info!("span metrics are checkpointed again"),

@@ -29,6 +29,7 @@ use crate::{
     measure::RedShared,
     metrics::LeftOut,
     retain::Retention,
+    self_tracing::Tracer,
     supervise::{ChildRecord, TreeMonitor},
 };
 
@@ -67,6 +68,7 @@ pub struct Observed {
     destinations: Mutex<Vec<ObservedDestination>>,
     red: Option<Arc<RedShared>>,
     retention: Option<Arc<Retention>>,
+    tracer: Tracer,
     bridge: OnceLock<Bridge>,
     tree: OnceLock<TreeMonitor>,
     phase: AtomicU8,
@@ -126,6 +128,7 @@ impl Observed {
             destinations: Mutex::default(),
             red,
             retention,
+            tracer: Tracer::default(),
             bridge: OnceLock::new(),
             tree: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -134,6 +137,11 @@ impl Observed {
             left_out: LeftOut::default(),
             process: ProcessCollector::for_self(),
         }
+    }
+
+    /// The same, which shows what became of the spans about the tree itself.
+    pub(crate) fn tracing(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// The tree takes the spans of a bridge; before it starts.

@@ -12,6 +12,7 @@ use crate::{
     measure,
     metrics::{self, Page, PageFamily},
     retain::RetentionStats,
+    self_tracing::RecorderCounts,
     supervise::ChildRecord,
 };
 
@@ -34,6 +35,11 @@ impl Observed {
         }
         for record in self.records() {
             actor_metrics(&mut page, &record);
+        }
+        if let Some(RecorderCounts { exported, failed, dropped, .. }) = self.tracer.counts() {
+            for (result, spans) in [("exported", exported), ("failed", failed), ("dropped", dropped)] {
+                page.counter(&metrics::SELF_TRACING_SPANS, [result], spans);
+            }
         }
         let reloads = self.reloads.lock().clone();
         page.counter(&metrics::CONFIG_RELOADS, ["applied"], reloads.applied);

@@ -11,6 +11,7 @@ use crate::{
     log::{DestinationLedger, LogStats, SpanCounts},
     measure::RedStats,
     retain::RetentionStats,
+    self_tracing::RecorderCounts,
     supervise::{ChildKind, ChildRecord, ChildState, Failure},
 };
 
@@ -45,6 +46,9 @@ pub struct Stats {
     /// The bridge from a context, in a program that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<BridgeStats>,
+    /// Spans about nyx itself, where it makes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_tracing: Option<RecorderCounts>,
     /// What became of reading the configuration again.
     pub reloads: Reloads,
     /// Whether every account balances at this moment.
@@ -137,6 +141,7 @@ impl Observed {
             tls: self.doors.iter().filter_map(|door| Some((door.name, door.tls.as_ref()?.stats()))).collect(),
             retention: self.retention.as_ref().map(|retention| retention.stats()),
             bridge,
+            self_tracing: self.tracer.counts(),
             reloads: self.reloads.lock().clone(),
             balanced,
         }

@@ -38,6 +38,22 @@ pub enum FailureCause {
     Escalated,
 }
 
+impl FailureCause {
+    /// As `/stats` names it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Panicked => "panicked",
+            Self::Failed => "failed",
+            Self::NotReady => "not_ready",
+            Self::GivenUp => "given_up",
+            Self::Stuck => "stuck",
+            Self::ArbiterGone => "arbiter_gone",
+            Self::ArbiterBlocked => "arbiter_blocked",
+            Self::Escalated => "escalated",
+        }
+    }
+}
+
 /// The last failure of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {

@@ -135,7 +135,9 @@ pub use link::Linked;
 pub use queue::InboxCounts;
 pub use record::{ChildKind, ChildRecord, ChildState, DynamicCounts};
 pub use running::{RunningTree, ShutdownReport, TreeMonitor};
-pub use settings::{Backoff, ChildSpec, DynamicSpec, Intensity, PanicRate, Restart, SettingsError, Strategy};
+pub use settings::{
+    Backoff, ChildSpec, DynamicSpec, Intensity, PanicRate, Restart, Restarted, SettingsError, Strategy,
+};
 pub use supervisor::{Supervisor, TreeError};
 pub use thread_child::ThreadContext;
 pub use watchdog::Watchdog;

@@ -23,7 +23,7 @@ pub(super) struct NestedChild {
 
 impl NestedChild {
     pub(super) fn new(inner: Supervisor) -> Self {
-        let Supervisor { name, strategy, intensity, restart, backoff, children } = inner;
+        let Supervisor { name, strategy, intensity, restart, backoff, children, on_restart } = inner;
         // Each child is bounded, one after the other; this bound is for the supervisor itself.
         let slack = Duration::from_secs(1);
         let sum = |of: fn(&Policy) -> Duration| {
@@ -41,7 +41,9 @@ impl NestedChild {
             progress_deadline: None,
             bound: false,
         };
-        let node = Rc::new(RefCell::new(Node::new(name, strategy, intensity, children)));
+        let mut node = Node::new(name, strategy, intensity, children);
+        node.tell_of_restarts(on_restart);
+        let node = Rc::new(RefCell::new(node));
         Self { policy, vital: Vital::new(ChildKind::Supervisor, None), node }
     }
 }

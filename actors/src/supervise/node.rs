@@ -28,7 +28,7 @@ use super::{
     progress::Progress,
     record::ChildState,
     running::ShutdownReport,
-    settings::{Intensity, Restart, Strategy, after},
+    settings::{Intensity, OnRestart, Restart, Restarted, Strategy, after},
     slot::{Slot, State},
 };
 
@@ -63,6 +63,8 @@ pub(super) struct Node {
     failures: VecDeque<Instant>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) shutdown: Rc<RefCell<ShutdownReport>>,
+    /// Who is told of restarts.
+    on_restart: Option<OnRestart>,
     /// How often it was started; an older loop that still runs has nothing to say.
     generation: u64,
 }
@@ -88,6 +90,7 @@ impl Node {
             failures: VecDeque::new(),
             events: mpsc::unbounded_channel().0,
             shutdown: Rc::default(),
+            on_restart: None,
             generation: 0,
         }
     }
@@ -98,6 +101,10 @@ impl Node {
 
     pub(super) fn intensity(&self) -> Intensity {
         self.intensity
+    }
+
+    pub(super) fn tell_of_restarts(&mut self, on_restart: Option<OnRestart>) {
+        self.on_restart = on_restart;
     }
 
     pub(super) fn set_root(&mut self, roll: Roll) {
@@ -242,6 +249,10 @@ impl Node {
                 1 => debug!(child = slot.name(), incarnation, "ready"),
                 _ => info!(child = slot.name(), incarnation, "ready again"),
             }
+            if let (Some((down, failure)), Some(tell)) = (slot.down_since.take(), &self.on_restart) {
+                let lasted = since - down;
+                tell(&Restarted { child: slot.name(), incarnation, lasted, failure: failure.as_deref() });
+            }
         }
     }
 
@@ -332,6 +343,8 @@ impl Node {
             None => warn!(child = slot.name(), next = ?wait, "stopped by itself, though it is permanent"),
         }
         slot.attempt = slot.attempt.saturating_add(1);
+        let down = slot.down_since.take().map_or(now, |(down, _)| down);
+        slot.down_since = Some((down, failure));
         slot.state = State::BackingOff { until: after(now, wait) };
         slot.child.vital().set_state(ChildState::BackingOff);
         self.take_along(child);

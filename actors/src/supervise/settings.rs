@@ -6,6 +6,8 @@ use actix_rt::ArbiterHandle;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::failure::Failure;
+
 /// When a child that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
@@ -161,6 +163,22 @@ pub enum SettingsError {
     #[error("child {0}: the name is taken")]
     DuplicateName(String),
 }
+
+/// A child that ended on its own is ready again.
+#[derive(Debug, Clone, Copy)]
+pub struct Restarted<'r> {
+    /// Its name.
+    pub child: &'r str,
+    /// The incarnation that is ready.
+    pub incarnation: u64,
+    /// How long it was down.
+    pub lasted: Duration,
+    /// Why, the last time; `None` where it stopped by itself.
+    pub failure: Option<&'r Failure>,
+}
+
+/// Who is told of restarts, on the supervisor's thread: it must neither wait nor panic.
+pub(super) type OnRestart = Arc<dyn Fn(&Restarted<'_>) + Send + Sync>;
 
 /// On which arbiter a child lives.
 #[derive(Clone)]

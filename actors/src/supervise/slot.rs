@@ -46,6 +46,8 @@ pub(super) struct Slot {
     pub(super) over: bool,
     /// It is about to come, or to go.
     pub(super) change: Option<Change>,
+    /// When it ended on its own, until its next incarnation is ready, and the last failure by then.
+    pub(super) down_since: Option<(Instant, Option<Arc<Failure>>)>,
 }
 
 impl Slot {
@@ -63,6 +65,7 @@ impl Slot {
             finished: false,
             over: false,
             change: None,
+            down_since: None,
         }
     }
 

@@ -18,7 +18,9 @@ use super::{
     nested::NestedChild,
     node::Node,
     running::{RunningTree, ShutdownReport, Status, TreeMonitor},
-    settings::{Backoff, ChildSpec, DynamicSpec, Intensity, Restart, SettingsError, Strategy},
+    settings::{
+        Backoff, ChildSpec, DynamicSpec, Intensity, OnRestart, Restart, Restarted, SettingsError, Strategy,
+    },
     thread_child::{ThreadChild, ThreadContext},
 };
 
@@ -33,6 +35,7 @@ pub struct Supervisor {
     pub(super) restart: Restart,
     pub(super) backoff: Backoff,
     pub(super) children: Vec<Box<dyn Definition>>,
+    pub(super) on_restart: Option<OnRestart>,
 }
 
 impl Supervisor {
@@ -45,6 +48,7 @@ impl Supervisor {
             restart: Restart::Permanent,
             backoff: Backoff::default(),
             children: Vec::new(),
+            on_restart: None,
         }
     }
 
@@ -59,6 +63,14 @@ impl Supervisor {
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// Tells of each restart of one of its children, when the child is ready again. It is called on the supervisor's thread,
+    /// so it must neither wait nor panic.
+    #[must_use]
+    pub fn on_restart(mut self, tell: impl Fn(&Restarted<'_>) + Send + Sync + 'static) -> Self {
+        self.on_restart = Some(Arc::new(tell));
         self
     }
 
@@ -136,7 +148,7 @@ impl Supervisor {
     /// # Errors
     /// [`TreeError`]; the children that were started by then are stopped, in reverse order.
     pub async fn start(self) -> Result<RunningTree, TreeError> {
-        let Self { name, strategy, intensity, mut children, .. } = self;
+        let Self { name, strategy, intensity, mut children, on_restart, .. } = self;
         let mut roll = Vec::new();
         for child in &mut children {
             child.enroll("", intensity, &mut roll)?;
@@ -144,6 +156,7 @@ impl Supervisor {
         let roll = Roll::new(Mutex::new(roll));
         let mut node = Node::new(name, strategy, intensity, children);
         node.set_root(Roll::clone(&roll));
+        node.tell_of_restarts(on_restart);
         let report = Rc::new(RefCell::new(ShutdownReport::default()));
         node.share_report(&report);
 

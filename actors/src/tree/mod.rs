@@ -41,9 +41,10 @@ use crate::{
     },
     observe::{Observed, ObservedDoor},
     retain::{Retention, RetentionConfig},
+    self_tracing::Tracer,
     supervise::{
-        ActorRef, Backoff, ChildSpec, DynamicSpec, Failure, Intensity, RunningTree, ShutdownReport,
-        StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
+        ActorRef, Backoff, ChildSpec, DynamicSpec, Failure, Intensity, Restarted, RunningTree,
+        ShutdownReport, StartError, Strategy, Supervisor, TreeError, TrySendError, Watchdog,
     },
     tls::ServerTls,
 };
@@ -116,6 +117,8 @@ pub struct TreeConfig {
     pub commit_timeout: Duration,
     /// The retention buffer.
     pub retention: RetentionConfig,
+    /// For spans about the tree itself; off.
+    pub tracer: Tracer,
     /// The OTLP/gRPC door.
     pub grpc: Option<Listener>,
     /// Its TLS, over TCP alone; none: it speaks plain text.
@@ -149,6 +152,7 @@ impl Default for TreeConfig {
             request_limits: RequestLimits::default(),
             commit_timeout: Duration::from_secs(5),
             retention: RetentionConfig::default(),
+            tracer: Tracer::default(),
             grpc: None,
             grpc_tls: None,
             http: None,
@@ -188,6 +192,11 @@ impl Tree {
         let mut io: Vec<Arbiter> = (1..io_threads).map(|_| Arbiter::new()).collect();
         let spans = Arc::new(SpanLedger::default());
         let mut supervisor = Supervisor::new("root", Strategy::OneForOne, config.intensity);
+        let tracer = config.tracer;
+        if tracer.is_on() {
+            let tracer = tracer.clone();
+            supervisor = supervisor.on_restart(move |restarted| record_restart(&tracer, restarted));
+        }
         let child = |name: String| ChildSpec::new(name).backoff(config.backoff);
         let log: Arc<dyn SpanLog> = match &config.log {
             &LogForm::Memory { max_bytes } => Arc::new(MemoryLog::new(MemoryLogConfig {
@@ -206,11 +215,14 @@ impl Tree {
         let settings = red.current().clone();
         let metrics = config.measure.then(|| {
             let (log, red, interval) = (Arc::clone(&log), Arc::clone(&red), config.checkpoint_interval);
+            let tracer = tracer.clone();
             let spec = child("metrics".to_owned()).inbox_capacity(METRICS_INBOX).drains_more();
             // What it does not count in time the next process does.
             let spec = spec.stop_deadline(STOP_MAX + Duration::from_secs(1));
-            supervisor
-                .child(spec, move || Ok(MetricsActor::new(Arc::clone(&log), Arc::clone(&red), interval)))
+            supervisor.child(spec, move || {
+                let actor = MetricsActor::new(Arc::clone(&log), Arc::clone(&red), interval);
+                Ok(actor.traced(tracer.clone()))
+            })
         });
 
         let before = if config.retention.max_bytes > 0 { RETENTION } else { COLLECTOR };
@@ -226,10 +238,11 @@ impl Tree {
             let log = Arc::clone(&log);
             let followers = exporters.followers();
             let metrics = metrics.as_ref().map(ActorRef::recipient);
+            let tracer = tracer.clone();
             let spec = child(COLLECTOR.to_owned()).inbox_capacity(COLLECTOR_INBOX);
             supervisor.child(spec, move || {
                 let collector = SpanCollector::new(Arc::clone(&log), followers.clone(), metrics.clone());
-                Ok(collector.retaining(retainer.clone()))
+                Ok(collector.retaining(retainer.clone()).traced(tracer.clone()))
             })
         };
 
@@ -280,6 +293,7 @@ impl Tree {
             collector: collector.recipient(),
             scratches: Arc::new(Scratches::new(settings)),
             buffers: Arc::default(),
+            tracer: tracer.clone(),
         };
         let mut secured = Vec::new();
         let mut door = |listener: Listener, tls: DoorTls, door: fn(Intake, Arc<DoorTls>) -> Arc<dyn Door>| {
@@ -313,7 +327,8 @@ impl Tree {
         }
         let outboxes = in_process.shards.iter().map(|shard| Arc::clone(&shard.outbox)).collect();
         let red = config.measure.then_some(red);
-        let observed = Arc::new(Observed::new(log, spans, doors, outboxes, red, retention));
+        let observed = Observed::new(log, spans, doors, outboxes, red, retention).tracing(tracer);
+        let observed = Arc::new(observed);
         let destinations = exporters.done(Arc::clone(&observed));
         let red = observed.red().cloned();
         let metrics = red.zip(metrics).map(|(red, actor)| Metrics { red, actor });
@@ -353,6 +368,17 @@ impl Tree {
         let Self { observed, in_process, io, destinations, metrics, tls, .. } = self;
         Ok(Running { tree, observed, in_process, io, destinations, metrics, tls })
     }
+}
+
+/// A restart lasts from the end of an incarnation until the next one is ready.
+fn record_restart(tracer: &Tracer, restarted: &Restarted<'_>) {
+    let mut recording = tracer.rare_since("restart", restarted.lasted);
+    recording.set("nyx.actor.name", restarted.child.to_owned());
+    recording.set("nyx.actor.incarnation", restarted.incarnation);
+    if let Some(failure) = restarted.failure {
+        recording.fail(failure.cause.label(), || failure.to_string());
+    }
+    recording.end();
 }
 
 /// Children come back quickly at first: senders wait in the meantime.

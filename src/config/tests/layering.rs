@@ -79,6 +79,7 @@ fn without_files_and_variables_everything_has_its_default() {
         runtime: Runtime { io_threads: 0 },
         shutdown: Shutdown { timeout: Duration::from_secs(30), grace: Duration::from_secs(1) },
         tracing: Tracing { level: LevelFilter::INFO, format: LogFormat::Auto, burst: 50 },
+        self_tracing: None,
     };
     assert_eq!(loaded(&[], &[]), expected);
 }

@@ -168,7 +168,7 @@ fn an_unknown_key_is_refused_with_the_known_ones_and_the_nearest() {
     assert_eq!(
         refused("prometheus_addr = \"127.0.0.1:9464\""),
         "prometheus_addr is a text (file a.toml, line 1): unknown key: did you mean telemetry.prometheus_addr? the \
-         top has telemetry, ingest, log, metrics, retention, export, runtime, shutdown, tracing"
+         top has telemetry, ingest, log, metrics, retention, export, runtime, shutdown, tracing, self_tracing"
     );
 }
 
@@ -470,7 +470,7 @@ fn all_problems_are_reported_at_once() {
             "runtime.io_threads is \"many\" (variable NYX__RUNTIME__IO_THREADS): \
              must be a whole number from 0 to 256",
             "net is a table (file b.toml, line 4): unknown table: the top has telemetry, ingest, log, metrics, retention, export, \
-             runtime, shutdown, tracing",
+             runtime, shutdown, tracing, self_tracing",
             "ingest.max_request_bytes is 67108864 (built-in): must not be above ingest.max_in_flight_bytes, which is \
              \"1MiB\" (variable NYX__INGEST__MAX_IN_FLIGHT_BYTES)",
             "telemetry.prometheus_addr is \"127.0.0.1:14317\" (file b.toml, line 3): must not be the address of \

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{load, load_all, loaded, only, refused};
+use super::{load, load_all, loaded, only, refused, variable_refused};
 use crate::config::{ConfigFile, Environment, NODE_KEYS, NODE_TABLES, Sources};
 
 #[test]
@@ -122,7 +122,7 @@ fn what_neither_nyx_nor_a_node_has_is_refused() {
     assert_eq!(
         refused("[securty]\nmode = 1"),
         "securty is a table (file a.toml, line 1): unknown table: the top has telemetry, ingest, log, metrics, retention, export, \
-         runtime, shutdown, tracing"
+         runtime, shutdown, tracing, self_tracing"
     );
     // A node's table is a table, and its keys are none.
     assert!(refused("security = 1").starts_with("security is 1 (file a.toml, line 1): unknown key: "));
@@ -187,4 +187,55 @@ fn attributes_of_the_resource_are_checked() {
     );
     let twice = only(load(&[], &[("OTEL_RESOURCE_ATTRIBUTES", "a=1,a=2")]).unwrap_err());
     assert_eq!(twice, "telemetry.resource.a (variable OTEL_RESOURCE_ATTRIBUTES): must be set once");
+}
+
+#[test]
+fn traces_about_the_daemon_are_off_and_go_to_no_door_of_its_own() {
+    assert_eq!(loaded(&[], &[]).self_tracing, None);
+    for (door, endpoint) in [
+        ("ingest.grpc.listen", "http://localhost:14317"),
+        ("ingest.http.listen", "http://127.0.0.1:14318"),
+        ("telemetry.prometheus_addr", "http://0.0.0.0:9100"),
+    ] {
+        // Though there is no destination.
+        let file =
+            format!("telemetry.span_export_enabled = false\n[self_tracing]\nendpoint = \"{endpoint}\"");
+        assert_eq!(
+            refused(&file),
+            format!(
+                "self_tracing.endpoint is \"{endpoint}\" (file a.toml, line 3): must not be where this daemon itself \
+                 listens ({door}): what it sends would come back for ever"
+            )
+        );
+    }
+    let own = loaded(&["[self_tracing]\nendpoint = \"http://localhost:4317\"\nsampling_rate = 0.5"], &[])
+        .self_tracing;
+    let own = own.unwrap();
+    assert_eq!((&*own.endpoint, own.sampling_rate), ("http://localhost:4317", 0.5));
+}
+
+#[test]
+fn where_traces_about_the_daemon_go_is_judged_like_a_destination() {
+    let file = "[self_tracing]\nendpoint = \"http://c:4317/v1/traces\"\ntls.ca_file = \"/no.pem\"";
+    assert_eq!(
+        load(&[file], &[]).unwrap_err(),
+        [
+            "self_tracing.endpoint (file a.toml, line 2): \"http://c:4317/v1/traces\" must be http://host:port without a path: \
+             OTLP over gRPC has its own",
+            "self_tracing.tls.ca_file (file a.toml, line 3): \"/no.pem\" must not be set: the endpoint is none of https://",
+        ]
+    );
+    let file = "[self_tracing]\nendpoint = \"https://c:4317\"\ntls.ca_file = \"/no.pem\"";
+    assert_eq!(
+        refused(file),
+        "self_tracing.tls.ca_file (file a.toml, line 3): \"/no.pem\" cannot be read: No such file or directory (os error 2)"
+    );
+    let problem = variable_refused("NYX__SELF_TRACING__ENDPOINT", "collector");
+    assert!(
+        problem.starts_with(
+            "self_tracing.endpoint is \"collector\" (variable NYX__SELF_TRACING__ENDPOINT): must be"
+        ),
+        "{problem}"
+    );
+    assert!(problem.ends_with("; empty is off"), "{problem}");
 }

@@ -36,7 +36,8 @@ use crate::{
         },
     },
     log::{CommitError, Committed, RejectReason},
-    span::scan,
+    self_tracing::{Attribute, Origin, testing::recording_all},
+    span::{SpanContext, SpanKind, scan},
     supervise::ChildState,
 };
 
@@ -611,4 +612,51 @@ async fn a_panic_in_a_request_closes_its_connection_and_no_other() {
     kept.unwrap();
     assert_eq!((rig.counts().accepted.requests, rig.intake.spans.counts().accepted), (2, 3));
     rig.settled(&[]);
+}
+
+#[actix_rt::test]
+async fn a_request_is_recorded_in_its_sender_s_trace_and_its_batch_knows() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (tracer, recorded) = recording_all(1.0);
+    let rig = Rig::with(Setup { tracer, ..Setup::grpc() }).await;
+    let mut client = rig.client().await;
+    let mut told = tonic::Request::new(request(3));
+    told.metadata_mut().insert("traceparent", PARENT.parse().unwrap());
+    let (response, origin) = tokio::join!(client.export(told), async {
+        let batch = rig.next_batch().await;
+        let origin = batch.origin;
+        settle(batch, KEPT);
+        origin
+    });
+    response.unwrap();
+    rig.send_raw(&b"nonsense"[..]).await.unwrap_err();
+    let spans = recorded.take();
+    assert_eq!(spans.iter().map(|span| span.kind).collect::<Vec<_>>(), [SpanKind::Server; 2]);
+    assert_eq!(origin, Origin::Recorded(spans[0].context));
+    let parent: SpanContext = PARENT.parse().unwrap();
+    assert_eq!((spans[0].context.trace_id, spans[0].parent), (parent.trace_id, Some((parent.span_id, true))));
+    assert!(spans[0].attributes.contains(&("nyx.request.spans", Attribute::Number(3))), "{spans:?}");
+    assert!(spans[1].attributes.contains(&("nyx.request.refusal", Attribute::Word("invalid"))), "{spans:?}");
+    assert_eq!(spans[1].parent, None);
+}
+
+#[actix_rt::test]
+async fn a_recorded_request_whose_sender_gives_up_ends_as_that() {
+    let (tracer, recorded) = recording_all(1.0);
+    let rig = Rig::with(Setup { tracer, ..Setup::grpc() }).await;
+    let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
+    let request = by_hand.request.take().unwrap();
+    let response = by_hand.sender.send_request(request);
+    by_hand.body.send(Bytes::from_static(&[0, 0])).unwrap();
+    until("it has come", || rig.counts().pending.requests == 1).await;
+    drop((response, by_hand));
+    until("it is over", || rig.counts().pending.requests == 0).await;
+    let mut spans = recorded.take();
+    until("it is recorded", || {
+        spans.extend(recorded.take());
+        !spans.is_empty()
+    })
+    .await;
+    let refusal = ("nyx.request.refusal", Attribute::Word("disconnected"));
+    assert!(spans[0].attributes.contains(&refusal), "{spans:?}");
 }

@@ -26,11 +26,14 @@ use super::{
     greet::{Speaks, greet},
     header, http1, http2,
     response::Taken,
+    traced::RequestSpan,
 };
 
 use crate::span::from_json;
 
 const TRACES: &str = "/v1/traces";
+/// The name of a span about a request there.
+const POST_TRACES: &str = "POST /v1/traces";
 
 /// What the connections of an HTTP door share.
 #[derive(Debug)]
@@ -132,25 +135,36 @@ fn converted(text: Bytes, mut admitted: Admitted) -> Result<(Bytes, Admitted), R
 impl HttpService {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let arrival = self.door.intake.ledger.received(&self.unanswered);
+        let tracer = &self.door.intake.tracer;
+        let is_tls = || self.door.tls.config().is_some();
+        let mut span = RequestSpan::http(tracer, &request, (POST_TRACES, TRACES), is_tls, &self.unanswered);
         let encoding = Encoding::of(request.headers());
         let head = self.door.intake.let_in(request.headers()).and_then(|()| Head::of(&request));
         let taken = match head {
-            Ok(head) => self.take(request, head, arrival).await,
+            Ok(head) => self.take(request, head, arrival, &mut span).await,
             Err(refusal) => {
                 arrival.refuse(refusal.reason());
                 Err(refusal)
             }
         };
-        match taken {
-            Ok(taken) => answer::success(&taken, encoding),
+        let response = match &taken {
+            Ok(taken) => answer::success(taken, encoding),
             Err(refusal) => {
                 self.unread.set(true);
-                answer::refused(&refusal, encoding)
+                answer::refused(refusal, encoding)
             }
-        }
+        };
+        span.answered_http(response.status(), taken.as_ref());
+        response
     }
 
-    async fn take(&self, request: Request<Incoming>, head: Head, arrival: Arrival) -> Result<Taken, Refusal> {
+    async fn take(
+        &self,
+        request: Request<Incoming>,
+        head: Head,
+        arrival: Arrival,
+        span: &mut RequestSpan,
+    ) -> Result<Taken, Refusal> {
         let intake = &self.door.intake;
         let is_http1 = request.version() < Version::HTTP_2;
         let body = request.into_body();
@@ -164,7 +178,8 @@ impl HttpService {
                 converted(text, admitted)?
             }
         };
-        intake.take(message, admitted).await
+        span.message(message.len());
+        intake.take(message, admitted, span.origin()).await
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     collect::SpansCompleted,
     log::{Append, CommitError, SpanLedger},
     measure::RedScratch,
+    self_tracing::Origin,
     span::{Reporter, RequestBuffer, Value, scan},
     supervise::Recipient,
 };
@@ -360,7 +361,7 @@ impl Delivery {
         }
         let (reply, answer) = oneshot::channel();
         let append = Append { bytes: batch.bytes, pending: self.spans.scanned(batch.spans), reply };
-        if self.collector.send(SpansCompleted { append, red }).await.is_err() {
+        if self.collector.send(SpansCompleted { append, red, origin: Origin::Own }).await.is_err() {
             return Settled::Again;
         }
         match answer.await {

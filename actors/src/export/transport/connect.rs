@@ -21,7 +21,7 @@ use crate::address::Endpoint;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection is made of.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
@@ -49,6 +49,14 @@ where
         Err(_elapsed) => format!("no connection within {} ms", limit.as_millis()),
     };
     Err(Failure { message: format!("connect to {endpoint}: {why}") })
+}
+
+/// Connects, and no more.
+///
+/// # Errors
+/// The endpoint, and what happened.
+pub(in crate::export) async fn dial(settings: &TransportSettings) -> Result<Box<dyn Stream>, Failure> {
+    connect(settings, async |stream, _| Ok(stream)).await
 }
 
 async fn open(settings: &TransportSettings) -> Result<(Box<dyn Stream>, Fault), String> {

@@ -20,8 +20,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use rustls::{ClientConfig, pki_types::ServerName};
 
-pub(super) use self::tasks::Tasks;
+pub use self::connect::Stream;
 use self::{answer::failed, body::RequestBody};
+pub(super) use self::{connect::dial, tasks::Tasks};
 use super::verdict::{Failure, Outcome};
 use crate::address::Endpoint;
 

@@ -92,3 +92,47 @@ async fn a_server_without_tls_is_told_so() {
         assert!(failure.contains("TLS: it does not speak TLS"), "{failure}");
     }
 }
+
+/// The connector of a client that is not ours.
+struct Connector(super::super::Dialer);
+
+impl tonic::codegen::Service<http::Uri> for Connector {
+    type Response = hyper_util::rt::TokioIo<Box<dyn super::Stream>>;
+    type Error = String;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, String>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), String>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let dialed = self.0.dial();
+        Box::pin(async move { dialed.await.map(hyper_util::rt::TokioIo::new) })
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_ours_has_the_same_connections() {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
+    };
+
+    let folder = Folder::new("dialer");
+    let destination = ScriptedDestination::start_tls(folder.server("server.pem", Some("ca.pem"))).unwrap();
+    for (ca, is_trusted) in [("ca.pem", true), ("other-ca.pem", false)] {
+        let tls = TlsFiles {
+            ca_file: Some(folder.path(ca)),
+            cert_file: Some(folder.path("client.pem")),
+            key_file: Some(folder.path("client.key")),
+        };
+        let dialer =
+            DestinationConfig { tls, ..DestinationConfig::new("test", &destination.endpoint()) }.dialer();
+        let dialer = dialer.unwrap();
+        let origin = dialer.origin().unwrap();
+        assert_eq!(origin.scheme_str(), Some("https"));
+        let channel = tonic::transport::Endpoint::from(origin).connect_with_connector_lazy(Connector(dialer));
+        let answer = TraceServiceClient::new(channel).export(ExportTraceServiceRequest::default()).await;
+        assert_eq!(answer.is_ok(), is_trusted, "{answer:?}");
+    }
+    assert_eq!(destination.received().len(), 1);
+}

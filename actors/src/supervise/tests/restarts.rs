@@ -1,8 +1,9 @@
 //! Backoff, intensity, escalation.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::ActorContext;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::supervise::{
@@ -258,5 +259,34 @@ fn an_actor_can_be_made_to_panic_by_its_name() {
         until("a restart", || tree.script.seen("b started") == 2).await;
         assert_eq!(tree.record("b").last_failure.unwrap().message, "on purpose");
         assert_eq!(tree.record("a").restarts, 0);
+    });
+}
+
+#[test]
+fn who_asks_is_told_of_each_restart_when_the_child_is_ready_again() {
+    paused(async {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let script = Script::default();
+        let (root, refs) = workers(&script, Strategy::OneForOne, Intensity::default(), &["a"]);
+        let listener = Arc::clone(&told);
+        let root = root.on_restart(move |restarted| {
+            let failure = restarted.failure.map(|failure| failure.message.clone());
+            listener.lock().push((
+                restarted.child.to_owned(),
+                restarted.incarnation,
+                restarted.lasted,
+                failure,
+            ));
+        });
+        let running = root.start().await.unwrap();
+        assert_eq!(told.lock().len(), 0, "the first start is none");
+        refs[0].try_send(crash()).unwrap();
+        refs[0].try_send(Run::new(|_, ctx| ctx.stop())).unwrap();
+        until("both restarts", || told.lock().len() == 2).await;
+        assert_eq!(
+            *told.lock(),
+            [("a".to_owned(), 2, MS(100), Some("boom".to_owned())), ("a".to_owned(), 3, MS(200), None),]
+        );
+        running.shutdown(Duration::from_secs(5)).await;
     });
 }

@@ -29,6 +29,7 @@ use nyx_telemetry::{
     collect::SpansCompleted,
     log::{MemoryLog, MemoryLogConfig, ReadLimit, Record, SpanLedger, SpanLog},
     measure::CurrentSettings,
+    self_tracing::Tracer,
     span::inspect,
     supervise::Recipient,
 };
@@ -150,6 +151,7 @@ impl World {
             collector,
             scratches: Arc::new(Scratches::new(CurrentSettings::default())),
             buffers: Arc::new(Buffers::default()),
+            tracer: Tracer::default(),
         };
         let http2 = Http2Settings::default();
         let door: Arc<dyn Door> = match protocol {
