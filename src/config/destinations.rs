@@ -11,7 +11,7 @@ use super::{
     Values,
     kinds::{bytes, duration, endpoint, number, path, text, whole, word},
     pairs,
-    read::{Problems, Read, Table, at, origin_of},
+    read::{Problems, Read, Table, at, origin_of, shortened},
     section::{Field, Keys, Section, declare, section},
 };
 
@@ -161,7 +161,9 @@ fn destination(export: &mut Table<'_>, name: &str) -> Read<DestinationConfig> {
     let at = export.origin(name);
     let mut table = export.table(name)?;
     if let Err(rule) = DestinationConfig::check_name(name) {
-        return Err(table.problems.note(format!("[export.{name}]{at}: a destination's name {rule}")));
+        return Err(table
+            .problems
+            .note(format!("[export.{}]{at}: a destination's name {rule}", shortened(name))));
     }
     let mut place = Ok(());
     if name == DEFAULT {

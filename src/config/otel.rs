@@ -9,7 +9,7 @@ use super::{
     environment::Environment,
     layers::VARIABLE,
     pairs,
-    read::shown,
+    read::{shortened, shown},
     variables::{set, text_value},
 };
 
@@ -223,7 +223,10 @@ impl Layer<'_> {
             Reading::As(keys) => self.set_all(keys, name, text),
             Reading::Milliseconds(keys) => {
                 let ms: u64 = text.trim().parse().map_err(|_| {
-                    format!("{VARIABLE}{name} is {text:?}: must be a whole number of milliseconds")
+                    format!(
+                        "{VARIABLE}{name} is {:?}: must be a whole number of milliseconds",
+                        shortened(text)
+                    )
                 })?;
                 self.set_all(keys, name, &format!("{ms}ms"));
             }
@@ -257,9 +260,9 @@ impl Layer<'_> {
             }
             Reading::SamplerArgument => {}
             Reading::QueueSize => {
-                text.trim()
-                    .parse::<u64>()
-                    .map_err(|_| format!("{VARIABLE}{name} is {text:?}: must be a whole number of spans"))?;
+                text.trim().parse::<u64>().map_err(|_| {
+                    format!("{VARIABLE}{name} is {:?}: must be a whole number of spans", shortened(text))
+                })?;
                 self.notices.push(format!(
                     "{VARIABLE}{name} has no effect: what waits is bounded in bytes, by log.max_bytes"
                 ));
@@ -321,12 +324,16 @@ impl Layer<'_> {
                 let rate: Option<f64> = text.trim().parse().ok();
                 match rate.filter(|rate| (0.0..=1.0).contains(rate)) {
                     Some(_) => Ok(text.to_owned()),
-                    None => Err(format!("{VARIABLE}{ARGUMENT} is {text:?}: must be a number from 0 to 1")),
+                    None => Err(format!(
+                        "{VARIABLE}{ARGUMENT} is {:?}: must be a number from 0 to 1",
+                        shortened(text)
+                    )),
                 }
             }
             _ => Err(format!(
-                "{VARIABLE}{name} is {sampler:?}: must be \"always_on\", \"always_off\" or \"traceidratio\", or one of them \
-                 behind \"parentbased_\""
+                "{VARIABLE}{name} is {:?}: must be \"always_on\", \"always_off\" or \"traceidratio\", or one of them \
+                 behind \"parentbased_\"",
+                shortened(sampler)
             )),
         }
     }
@@ -337,6 +344,6 @@ fn flag(name: &str, text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(format!("{VARIABLE}{name} is {text:?}: must be true or false")),
+        _ => Err(format!("{VARIABLE}{name} is {:?}: must be true or false", shortened(text))),
     }
 }

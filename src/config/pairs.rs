@@ -7,7 +7,7 @@ use nyx_telemetry::export::{self, HeaderProblem};
 
 use super::{
     layers::{is_text_only, is_variable},
-    read::{Noted, Problems, Read, Table, origin_of},
+    read::{Noted, Problems, Read, Table, origin_of, shortened},
     section::{Field, Keys},
     variables::variable_of,
 };
@@ -43,7 +43,7 @@ impl Field for Headers {
         let Err(wrong) = export::headers(&headers) else { return Ok(headers) };
         let mut noted = Noted;
         for HeaderProblem { name, rule } in wrong {
-            let header = name.map(|name| format!(".{name}")).unwrap_or_default();
+            let header = name.map(|name| format!(".{}", shortened(&name))).unwrap_or_default();
             noted = problems.note(format!("{key}{header}{origin}: {rule}"));
         }
         Err(noted)
@@ -90,7 +90,7 @@ impl Field for Attributes {
             } else {
                 continue;
             };
-            all = Err(problems.note(format!("{key}.{name}{origin}: {rule}")));
+            all = Err(problems.note(format!("{key}.{}{origin}: {rule}", shortened(name))));
         }
         all.map(|()| attributes)
     }
@@ -117,6 +117,9 @@ fn read(key: &str, value: Value, problems: &Problems<'_>, what: &str) -> Read<Pa
 fn from_table(key: &str, values: Map<String, Value>, problems: &Problems<'_>, what: &str) -> Read<Pairs> {
     let mut pairs = Vec::new();
     let mut all = Ok(());
+    // In an order of its own, so that the same file is refused in the same words.
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     for (name, value) in values {
         let origin = origin_of(&value);
         // A variable cannot spell the dash of most names, nor either of them a dot; and one of them alone would silently take
@@ -128,15 +131,14 @@ fn from_table(key: &str, values: Map<String, Value>, problems: &Problems<'_>, wh
         };
         if let Some((a, whole)) = whole {
             let rule = format!("a {a} sets all {what} at once: must be {whole}name=value,name=value");
-            all = Err(problems.note(format!("{key}.{name}{origin}: {rule}")));
+            all = Err(problems.note(format!("{key}.{}{origin}: {rule}", shortened(&name))));
             continue;
         }
         match value.kind {
             ValueKind::String(text) => pairs.push((name, text)),
-            _ => all = Err(problems.note(format!("{key}.{name}{origin}: must be a text"))),
+            _ => all = Err(problems.note(format!("{key}.{}{origin}: must be a text", shortened(&name)))),
         }
     }
-    pairs.sort_unstable();
     all.map(|()| pairs)
 }
 

@@ -1,6 +1,9 @@
 //! Reads merged values, collecting every problem instead of stopping at the first.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use config::{Map, Value, ValueKind};
 
@@ -11,8 +14,12 @@ use super::{
     variables::variable_of,
 };
 
-/// Characters of a value that an error repeats.
+/// Characters of a value or a name that an error repeats.
 const SHOWN_CHARS_MAX: usize = 100;
+/// Problems that are told; a file of a megabyte can have a hundred thousand.
+const PROBLEMS_MAX: usize = 100;
+/// A longer name is not held against the known ones: no key has such a name.
+const NAME_BYTES_MAX: usize = 255;
 
 /// Says that a problem was noted; the value is missing because of it.
 #[derive(Debug)]
@@ -24,6 +31,8 @@ pub(super) type Read<T> = Result<T, Noted>;
 /// The problems found so far.
 pub(super) struct Problems<'k> {
     lines: RefCell<Vec<String>>,
+    /// Those that are not told.
+    more: Cell<usize>,
     refused: RefCell<BTreeSet<String>>,
     known: &'k [Key],
 }
@@ -31,18 +40,32 @@ pub(super) struct Problems<'k> {
 impl<'k> Problems<'k> {
     /// None yet; `known` are all keys, for suggestions.
     pub(super) fn new(known: &'k [Key]) -> Self {
-        Self { lines: RefCell::default(), refused: RefCell::default(), known }
+        Self { lines: RefCell::default(), more: Cell::new(0), refused: RefCell::default(), known }
     }
 
     pub(super) fn note(&self, problem: String) -> Noted {
-        self.lines.borrow_mut().push(problem);
+        match self.is_full() {
+            true => self.more.set(self.more.get() + 1),
+            false => self.lines.borrow_mut().push(problem),
+        }
         Noted
+    }
+
+    /// Whether further problems are only counted.
+    fn is_full(&self) -> bool {
+        self.lines.borrow().len() >= PROBLEMS_MAX
     }
 
     /// Notes that a key cannot have its value.
     pub(super) fn refuse(&self, key: &str, value: &Value, rule: &str) -> Noted {
         self.refused.borrow_mut().insert(key.to_owned());
-        self.note(format!("{key} is {}{}: {rule}{}", shown(value), origin_of(value), as_in_a_file(value)))
+        self.note(format!(
+            "{} is {}{}: {rule}{}",
+            shortened(key),
+            shown(value),
+            origin_of(value),
+            as_in_a_file(value)
+        ))
     }
 
     /// Whether the value of a key was refused already.
@@ -50,8 +73,15 @@ impl<'k> Problems<'k> {
         self.refused.borrow().contains(key)
     }
 
+    /// The first of them, and how many more there are.
     pub(super) fn into_inner(self) -> Vec<String> {
-        self.lines.into_inner()
+        let mut lines = self.lines.into_inner();
+        match self.more.get() {
+            0 => {}
+            1 => lines.push("and 1 more problem".to_owned()),
+            more => lines.push(format!("and {more} more problems")),
+        }
+        lines
     }
 }
 
@@ -129,11 +159,21 @@ impl<'p> Table<'p> {
 
     /// Notes every key that nobody took.
     pub(super) fn finish(self) {
-        let place = if self.path.is_empty() { "the top".to_owned() } else { format!("[{}]", self.path) };
+        let place = match self.path.is_empty() {
+            true => "the top".to_owned(),
+            false => format!("[{}]", shortened(&self.path)),
+        };
         for name in self.names() {
             let Some(value) = self.values.get(&name) else { continue };
+            if self.problems.is_full() {
+                // What it was meant to be takes long to find, and nobody would read it.
+                self.problems.note(String::new());
+                continue;
+            }
             let what = if matches!(value.kind, ValueKind::Table(_)) { "table" } else { "key" };
-            let nearest = nearest(&name, &self.path, &self.known, self.problems.known);
+            let nearest = (name.len() <= NAME_BYTES_MAX)
+                .then(|| nearest(&name, &self.path, &self.known, self.problems.known))
+                .flatten();
             let nearest = nearest.map(|key| match is_variable(value) {
                 true => variable_of(&key),
                 false => key,
@@ -141,7 +181,7 @@ impl<'p> Table<'p> {
             let nearest = nearest.map(|key| format!("did you mean {key}? ")).unwrap_or_default();
             self.problems.note(format!(
                 "{} is {}{}: unknown {what}: {nearest}{place} has {}",
-                self.key(&name),
+                shortened(&self.key(&name)),
                 shown_of_unknown(value),
                 origin_of(value),
                 self.known.join(", ")
@@ -205,7 +245,8 @@ fn shown_of_unknown(value: &Value) -> String {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// The beginning of a text that may be long.
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),

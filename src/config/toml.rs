@@ -3,13 +3,17 @@
 use ::config::{Map, Value, ValueKind};
 use ::toml::de::{DeTable, DeValue};
 
+use super::read::shortened;
+
 /// Reads `text`, which errors and origins call `name`.
 ///
 /// # Errors
 /// The text is not TOML, or holds a value that no key here can have. The line itself is not repeated: it may hold a
 /// secret.
 pub(super) fn parse(name: &str, text: &str) -> Result<Map<String, Value>, String> {
-    let place = |offset: usize| format!("{name}, line {}", line(text, offset));
+    // A file of a megabyte can have a hundred thousand keys: its lines are counted once.
+    let ends: Vec<usize> = text.match_indices('\n').map(|(end, _)| end).collect();
+    let place = |offset: usize| format!("{name}, line {}", line(&ends, offset));
     let table = DeTable::parse(text).map_err(|error| match error.span() {
         Some(span) => {
             let (place, column) = (place(span.start), column(text, span.start));
@@ -25,7 +29,7 @@ fn tree(table: DeTable<'_>, place: &dyn Fn(usize) -> String) -> Result<Map<Strin
     for (key, value) in table {
         let origin = place(key.span().start);
         let kind = kind(value.into_inner(), place).map_err(|problem| match problem {
-            Problem::Here(rule) => format!("{} ({origin}): {rule}", key.get_ref()),
+            Problem::Here(rule) => format!("{} ({origin}): {rule}", shortened(key.get_ref())),
             Problem::Within(problem) => problem,
         })?;
         values.insert(key.into_inner().into_owned(), Value::new(Some(&origin), kind));
@@ -62,18 +66,15 @@ fn kind(value: DeValue<'_>, place: &dyn Fn(usize) -> String) -> Result<ValueKind
     })
 }
 
-/// The number of the line that `offset` is in; the first is 1.
-fn line(text: &str, offset: usize) -> usize {
-    before(text, offset).matches('\n').count() + 1
+/// The number of the line that `offset` is in, of lines that end there; the first is 1.
+fn line(ends: &[usize], offset: usize) -> usize {
+    ends.partition_point(|end| *end < offset) + 1
 }
 
 /// The number of the character that `offset` is at; the first of a line is 1.
 fn column(text: &str, offset: usize) -> usize {
-    before(text, offset).rsplit('\n').next().unwrap_or_default().chars().count() + 1
-}
-
-fn before(text: &str, offset: usize) -> &str {
-    text.get(..offset).unwrap_or(text)
+    let before = text.get(..offset).unwrap_or(text);
+    before.rsplit('\n').next().unwrap_or_default().chars().count() + 1
 }
 
 #[cfg(test)]

@@ -5,8 +5,12 @@ use config::{Map, Value, ValueKind};
 use super::{
     environment::Environment,
     layers::{FLAG, VARIABLE},
+    read::shortened,
     section::Key,
 };
+
+/// Bytes of a key's name, as a variable or a flag has it.
+const KEY_BYTES_MAX: usize = 255;
 
 /// The variable of a key.
 pub(super) fn variable_of(key: &str) -> String {
@@ -44,9 +48,9 @@ pub(super) fn nyx(
 pub(super) fn flags(flags: &[(String, String)], problems: &mut Vec<String>) -> Map<String, Value> {
     let mut layer = Map::new();
     for (key, text) in flags {
-        let origin = format!("{FLAG}--set {key}");
+        let origin = format!("{FLAG}--set {}", shortened(key));
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        if path.iter().any(String::is_empty) {
+        if key.len() > KEY_BYTES_MAX || path.iter().any(String::is_empty) {
             problems.push(format!("{origin}: must be named section.key"));
         } else if !set(&mut layer, &path, text_value(&origin, text)) {
             problems.push(format!("{origin}: another flag sets a table or key of that name"));
@@ -71,6 +75,9 @@ fn key_of(name: &str, known: &[Key]) -> Result<Option<Vec<String>>, String> {
             None => Ok(None),
         };
     };
+    if name.len() > KEY_BYTES_MAX {
+        return Err(format!("{VARIABLE}{}: must be named NYX__SECTION__KEY", shortened(name)));
+    }
     if rest.contains(|c: char| c.is_lowercase()) {
         return Err(format!("{VARIABLE}{name}: must be in capitals: {}", name.to_uppercase()));
     }

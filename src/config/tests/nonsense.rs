@@ -2,7 +2,7 @@
 
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
-use super::load;
+use super::{load, load_all, only};
 use crate::config::layers::DEFAULT_TOML;
 
 /// What is put into a configuration: what means something to TOML, and what a key may choke on.
@@ -76,4 +76,56 @@ fn whatever_a_variable_says_it_is_read_or_refused_by_its_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_key_with_more_parts_than_any_has_is_refused_by_its_beginning() {
+    let deep = vec!["a"; 50_000];
+    let (flag, variable) = (deep.join("."), format!("NYX__{}", deep.join("__").to_uppercase()));
+    let shown = |text: &str| text.chars().take(100).collect::<String>();
+    assert_eq!(
+        only(load_all(&[], &[], &[(&flag, "1")]).unwrap_err()),
+        format!("flag --set {}…: must be named section.key", shown(&flag))
+    );
+    assert_eq!(
+        only(load(&[], &[(&variable, "1")]).unwrap_err()),
+        format!("variable {}…: must be named NYX__SECTION__KEY", shown(&variable))
+    );
+    // In a file the reading itself ends there.
+    let problem = only(load(&[&format!("{flag} = 1")], &[]).unwrap_err());
+    assert_eq!(problem, "file a.toml: is not TOML: recursion limit");
+}
+
+#[test]
+fn a_name_or_a_value_of_any_length_is_told_by_its_beginning() {
+    let long = "n".repeat(900_000);
+    for file in [
+        format!("{long} = 1"),
+        format!("[log]\n{long} = 1"),
+        format!("[log]\ndir = \"{long}\""),
+        format!("[export.{long}]\nendpoint = \"http://a:1\""),
+        format!("export.{long} = 5"),
+        format!("[export.default.headers]\n{long} = 5"),
+        format!("[telemetry.resource]\n{long} = \"x\""),
+        format!("[log]\n{long} = 1979-05-27"),
+    ] {
+        let problem = only(load(&[&file], &[]).unwrap_err());
+        let beginning: String = file.chars().take(40).collect();
+        assert!(problem.len() < 1_000 && problem.contains("file a.toml, line "), "{beginning}: {problem}");
+    }
+    for variable in ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER", "NYX__LOG__DIR"] {
+        let problem = only(load(&[], &[(variable, &long)]).unwrap_err());
+        assert!(problem.len() < 1_000 && problem.contains(variable), "{variable}: {problem}");
+    }
+}
+
+#[test]
+fn of_many_problems_the_first_hundred_are_told_and_the_others_counted() {
+    let file: String = (0..50_000).map(|key| format!("k{key} = 1\n")).collect();
+    let problems = load(&[&file], &[]).unwrap_err();
+    assert_eq!(problems.len(), 101);
+    assert!(problems[99].starts_with("k"), "{}", problems[99]);
+    assert_eq!(problems[100], "and 49900 more problems");
+    let file: String = (0..101).map(|key| format!("k{key} = 1\n")).collect();
+    assert_eq!(load(&[&file], &[]).unwrap_err()[100], "and 1 more problem");
 }

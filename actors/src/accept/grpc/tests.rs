@@ -268,10 +268,21 @@ async fn other_methods_and_encodings_are_not_implemented() {
 
     let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
     let mut request = by_hand.request.take().unwrap();
-    request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    *request.method_mut() = Method::GET;
     let response = by_hand.sender.send_request(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    rig.settled(&[(DoorReason::Unsupported, 3)]);
+    let status = Status::from_header_map(response.headers()).unwrap();
+    let text = format!("GET {EXPORT} is not served here: POST {EXPORT} is");
+    assert_eq!((status.code(), status.message()), (Code::Unimplemented, text.as_str()));
+
+    let others = ["application/json", "application/grpc-web", "application/grpc-web+proto"];
+    for content_type in others {
+        let mut by_hand = ByHand::new(TcpStream::connect(rig.address()).await.unwrap()).await;
+        let mut request = by_hand.request.take().unwrap();
+        request.headers_mut().insert("content-type", content_type.parse().unwrap());
+        let response = by_hand.sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type}");
+    }
+    rig.settled(&[(DoorReason::Unsupported, 6)]);
 }
 
 #[actix_rt::test]

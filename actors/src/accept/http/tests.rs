@@ -395,13 +395,18 @@ async fn other_pages_methods_types_and_encodings_are_refused_by_name() {
     assert_eq!(answer.refusal(), (415, 12, text));
     assert_eq!(answer.header("accept-encoding"), "gzip, identity");
 
+    let mut twice = with(post(packed(&packed(b""))), "content-encoding", "gzip");
+    twice.headers_mut().append("content-encoding", HeaderValue::from_static("gzip"));
+    let text = "content-encoding \"gzip, …\" is neither identity nor gzip".to_owned();
+    assert_eq!(rig.posted(twice).await.refusal(), (415, 12, text));
+
     // To whom names no encoding of OTLP's, in the one that people read.
     let answer = rig.posted(with(post("spans"), "content-type", "text/plain")).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (415, "application/json"));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     let text = "content-type \"text/plain\" is neither application/x-protobuf nor application/json";
     assert_eq!(body, serde_json::json!({"code": 12, "message": text}));
-    rig.settled(&[(DoorReason::Unsupported, 4)]);
+    rig.settled(&[(DoorReason::Unsupported, 5)]);
 }
 
 fn json_post(text: impl Into<Bytes>) -> Post {
