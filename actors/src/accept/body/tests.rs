@@ -233,6 +233,53 @@ async fn a_packed_message_needs_its_encoding_named() {
     assert_eq!(case.refused().await, (Code::Internal, text.to_owned()));
 }
 
+/// A stream that its sender reset: what has come, and then as if it were over.
+struct Reset(Option<Bytes>);
+
+impl Body for Reset {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_reset_is_not_complete_however_whole_it_looks() {
+    let (ledger, admission, buffers) =
+        (Arc::new(DoorLedger::default()), Admission::new(LIMIT), Buffers::default());
+    let body = |message: Vec<u8>| {
+        let arrival = ledger.received(&Unanswered::default());
+        let limits = RequestLimits::default();
+        AdmittedBody::new(
+            Reset(Some(message.into())),
+            arrival,
+            Packing::Identity,
+            &admission,
+            limits,
+            &buffers,
+        )
+    };
+    for refusal in [
+        body(framed(0, b"whole")).message().await.unwrap_err(),
+        body(framed(0, b"whole")[..7].to_vec()).message().await.unwrap_err(),
+        body(b"whole".to_vec()).whole(None).await.unwrap_err(),
+    ] {
+        assert_eq!(refusal, Refusal::Disconnected("stream was reset".to_owned()));
+    }
+    let counts = ledger.counts();
+    assert_eq!((counts.refused(DoorReason::Disconnected).requests, counts.pending.requests), (3, 0));
+    assert_eq!(admission.in_flight(), 0);
+}
+
 #[tokio::test]
 async fn a_reset_in_the_middle_counts_as_disconnected() {
     let mut case = case(Packing::Identity, LIMIT);
