@@ -27,6 +27,8 @@ pub(super) struct Kind<T> {
     pub(super) allowed: String,
     /// Whether it stands without quotes in a file: a number, or true or false.
     pub(super) bare: bool,
+    /// Whether it is a list of texts, which a variable or a flag has with commas between them.
+    pub(super) list: bool,
     parse: Parse<T>,
 }
 
@@ -36,11 +38,16 @@ impl<T: 'static> Kind<T> {
         allowed: impl Into<String>,
         parse: impl Fn(&Value) -> Result<T, String> + 'static,
     ) -> Self {
-        Self { allowed: allowed.into(), bare: false, parse: Box::new(parse) }
+        Self { allowed: allowed.into(), bare: false, list: false, parse: Box::new(parse) }
     }
 
     fn bare(self) -> Self {
         Self { bare: true, ..self }
+    }
+
+    /// The values are lists of texts.
+    pub(super) fn list(self) -> Self {
+        Self { list: true, ..self }
     }
 
     /// Reads a value.
@@ -56,6 +63,7 @@ impl<T: 'static> Kind<T> {
         Kind {
             allowed: self.allowed,
             bare: self.bare,
+            list: self.list,
             parse: Box::new(move |value| (self.parse)(value).map(&f)),
         }
     }

@@ -69,6 +69,7 @@ fn bounds() -> Kind<Bounds> {
         let bounds = bounds.collect::<Result<Vec<_>, _>>()?;
         Bounds::new(&bounds).map_err(|error| format!("must be ascending durations: {error}"))
     })
+    .list()
 }
 
 fn dimensions() -> Kind<Dimensions> {
@@ -76,6 +77,7 @@ fn dimensions() -> Kind<Dimensions> {
         let texts = texts(value).ok_or("must be a list of attributes' keys, such as [\"http.route\"]")?;
         Dimensions::new(&texts).map_err(|error| format!("must be attributes that can be labels: {error}"))
     })
+    .list()
 }
 
 fn shortened(text: &str) -> &str {
@@ -83,7 +85,7 @@ fn shortened(text: &str) -> &str {
 }
 
 /// A list of texts; in a variable or a flag a text with commas between them.
-fn texts(value: &Value) -> Option<Vec<String>> {
+pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match &value.kind {
         ValueKind::Array(values) => {
             let text = |value: &Value| match &value.kind {

@@ -52,6 +52,8 @@ pub struct Key {
     pub allowed: String,
     /// Whether its value stands without quotes in a file.
     pub(super) bare: bool,
+    /// Whether it is a list of texts.
+    pub(super) list: bool,
     /// Whether nothing may show its value.
     pub(super) secret: bool,
 }
@@ -69,7 +71,7 @@ impl Keys {
     pub(super) fn key(&mut self, name: &str, meaning: &str, allowed: &str, bare: bool) {
         let name = self.full(name);
         let meaning = paragraph(meaning);
-        self.keys.push(Key { name, meaning, allowed: allowed.to_owned(), bare, secret: false });
+        self.keys.push(Key { name, meaning, allowed: allowed.to_owned(), bare, list: false, secret: false });
     }
 
     /// A key whose values are secrets; whoever reads them repeats none in an error.
@@ -109,6 +111,9 @@ impl<T: 'static> Field for Kind<T> {
 
     fn describe(&self, keys: &mut Keys, name: &str, meaning: &str) {
         keys.key(name, meaning, &self.allowed, self.bare);
+        if let Some(key) = keys.keys.last_mut() {
+            key.list = self.list;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Loaded,
     destinations::{DEFAULT, FROM_TELEMETRY},
     layers::is_text_only,
+    metrics::texts,
     pairs,
     read::at,
     section::Key,
@@ -28,13 +29,14 @@ impl Loaded {
         names.sort_unstable_by_key(|name| (*name != DEFAULT, *name));
         let (of_destinations, others): (Vec<Key>, Vec<Key>) =
             super::keys().keys.into_iter().partition(|key| key.name.contains(".NAME."));
-        let mut shown: String = self.notices.iter().map(|notice| format!("# {notice}\n")).collect();
-        shown.extend(self.warnings.iter().map(|warning| format!("# warning: {warning}\n")));
+        let mut shown: String = self.notices.iter().map(|notice| format!("# {}\n", plain(notice))).collect();
+        shown.extend(self.warnings.iter().map(|warning| format!("# warning: {}\n", plain(warning))));
         for key in others {
             line(&mut shown, values, &key.name, &key);
             if key.name == "log.dir" {
                 // The one key whose empty value means something that depends on the environment.
-                let _infallible = writeln!(shown, "# log.dir is {}", self.config.log.dir.display());
+                let _infallible =
+                    writeln!(shown, "# log.dir is {}", plain(&self.config.log.dir.to_string_lossy()));
             }
         }
         for name in names {
@@ -79,10 +81,17 @@ fn line(shown: &mut String, values: &Map<String, Value>, name: &str, key: &Key) 
     let _infallible = match at(values, name) {
         None => writeln!(shown, "# {name} is not set"),
         Some(value) => {
-            let origin = value.origin().unwrap_or("several");
-            writeln!(shown, "{name} = {}  # {origin}", written(value, key.bare, key.secret))
+            let origin = plain(value.origin().unwrap_or("several"));
+            let list = key.list.then(|| texts(value)).flatten().map(Value::from);
+            let written = written(list.as_ref().unwrap_or(value), key.bare, key.secret);
+            writeln!(shown, "{name} = {written}  # {origin}")
         }
     };
+}
+
+/// A text as a comment can have it: on one line, and without characters that end it or that no TOML holds.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A value as it would stand in a file.

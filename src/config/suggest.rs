@@ -40,6 +40,7 @@ mod tests {
             meaning: String::new(),
             allowed: String::new(),
             bare: false,
+            list: false,
             secret: false,
         };
         nearest(name, path, &same_table, &all.iter().map(key).collect::<Vec<_>>())

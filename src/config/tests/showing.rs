@@ -52,6 +52,8 @@ fn what_is_shown_means_the_same_configuration() {
         ("NYX__TELEMETRY__PROMETHEUS_ENABLED", "false"),
         ("NYX__EXPORT__B__ENDPOINT", "unix:/b"),
         ("NYX__EXPORT__B__SAMPLING_RATE", "0.5"),
+        ("NYX__METRICS__DIMENSIONS", "http.route, host.name"),
+        ("NYX__METRICS__HISTOGRAM_BOUNDS", "10ms,1s"),
         ("OTEL_RESOURCE_ATTRIBUTES", "host.name=a \"b\"%2C,x=1"),
     ];
     let all = load_all(&[], &variables, &[("log.dir", "true")]).unwrap();
@@ -75,4 +77,12 @@ fn no_header_is_shown_wherever_it_comes_from() {
     }
     let debug = format!("{from_file:?}");
     assert!(!debug.contains("hush"), "{debug}");
+}
+
+#[test]
+fn a_comment_stays_one_whatever_is_in_a_path() {
+    let all = load_all(&[], &[("STATE_DIRECTORY", "/var/lib/n\nlog.dir = 5\u{1b}[0m")], &[]).unwrap();
+    let shown = all.show();
+    assert!(shown.contains("# log.dir is /var/lib/n\u{fffd}log.dir = 5\u{fffd}[0m\n"), "{shown}");
+    assert_eq!(loaded(&[&shown], &[]).telemetry, all.config.telemetry);
 }
