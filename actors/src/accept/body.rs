@@ -149,7 +149,11 @@ where
             declared => self.admission.try_reserve(declared.unwrap_or_default())?,
         };
         match (self.packing, declared) {
-            (Packing::Identity, Some(declared)) => Ok((self.plain(declared).await?, charged)),
+            (Packing::Identity, Some(declared)) => {
+                let message = self.plain(declared).await?;
+                self.is_over().await?;
+                Ok((message, charged))
+            }
             (Packing::Identity, None) => {
                 let mut pieces = Pieces::new(charged, limit, |limit| Refusal::GrowsTooLarge { limit });
                 while let Some(data) = self.data().await? {
@@ -190,9 +194,15 @@ where
             (1, Packing::Identity) => return Err(Refusal::EncodingMissing),
             (flag, _) => return Err(Refusal::CompressedFlag(flag)),
         };
+        self.is_over().await?;
+        Ok(admitted)
+    }
+
+    /// Nothing comes behind the message. A stream of HTTP/2 can go on behind its `content-length`, and be reset.
+    async fn is_over(&mut self) -> Result<(), Refusal> {
         match self.data().await? {
-            None => Ok(admitted),
-            Some(more) => self.take(&more, 0).map(|_never| admitted),
+            None => Ok(()),
+            Some(more) => self.take(&more, 0).map(drop),
         }
     }
 

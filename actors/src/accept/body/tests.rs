@@ -233,6 +233,30 @@ async fn a_packed_message_needs_its_encoding_named() {
     assert_eq!(case.refused().await, (Code::Internal, text.to_owned()));
 }
 
+#[tokio::test]
+async fn a_body_of_a_declared_length_is_complete_with_its_end_and_nothing_comes_behind_it() {
+    for (behind, taken) in [(&b""[..], true), (b"more", false)] {
+        let (ledger, admission, buffers) =
+            (Arc::new(DoorLedger::default()), Admission::new(LIMIT), Buffers::default());
+        let (feed, frames) = mpsc::unbounded_channel();
+        let arrival = ledger.received(&Unanswered::default());
+        let (inner, limits) = (Fed { frames, ended: false }, RequestLimits::default());
+        let body = AdmittedBody::new(inner, arrival, Packing::Identity, &admission, limits, &buffers);
+        let mut whole = Box::pin(body.whole(Some(5)));
+        feed.send(Some(Bytes::from_static(b"whole"))).unwrap();
+        assert!((&mut whole).now_or_never().is_none(), "its end has not come");
+        if !behind.is_empty() {
+            feed.send(Some(Bytes::from_static(behind))).unwrap();
+        }
+        drop(feed);
+        match whole.await {
+            Ok((message, _)) => assert_eq!((&*message, taken), (&b"whole"[..], true)),
+            Err(refusal) => assert_eq!((refusal, taken), (Refusal::Trailing, false)),
+        }
+        assert_eq!(admission.in_flight(), 0);
+    }
+}
+
 /// A stream that its sender reset: what has come, and then as if it were over.
 struct Reset(Option<Bytes>);
 
