@@ -60,6 +60,20 @@ pub(crate) enum Outcome {
     Unanswered(String),
 }
 
+impl Outcome {
+    /// That of an exchange which may take so long at most.
+    pub(crate) async fn within(
+        limit: Duration,
+        exchange: impl Future<Output = Result<Self, String>>,
+    ) -> Self {
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(why)) => Self::Unanswered(why),
+            Err(_) => Self::Unanswered(format!("no answer within {} ms", limit.as_millis())),
+        }
+    }
+}
+
 /// One HTTP/2 connection to `address`.
 ///
 /// # Errors
@@ -85,11 +99,7 @@ pub(crate) async fn call(
     framed: Bytes,
     limit: Duration,
 ) -> Outcome {
-    match tokio::time::timeout(limit, exchange(sender, address, framed)).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(why)) => Outcome::Unanswered(why),
-        Err(_) => Outcome::Unanswered(format!("no answer within {} ms", limit.as_millis())),
-    }
+    Outcome::within(limit, exchange(sender, address, framed)).await
 }
 
 async fn exchange(

@@ -42,11 +42,7 @@ pub(crate) async fn call(
     body: Bytes,
     limit: Duration,
 ) -> Outcome {
-    match tokio::time::timeout(limit, exchange(sender, address, encoding, body)).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(why)) => Outcome::Unanswered(why),
-        Err(_) => Outcome::Unanswered(format!("no answer within {} ms", limit.as_millis())),
-    }
+    Outcome::within(limit, exchange(sender, address, encoding, body)).await
 }
 
 async fn exchange(
