@@ -35,9 +35,7 @@ impl Writer {
         }
         let full = match self.make_room(before + size) {
             Ok(()) => {
-                if self.shared.state.lock().troubles.full.take().is_some() {
-                    tracing::info!(dir = %self.shared.paths.dir.display(), "the span log has room again");
-                }
+                self.has_room_again();
                 return Ok(length);
             }
             Err(full) => full,
@@ -70,7 +68,13 @@ impl Writer {
         };
         self.let_passed_go();
         if self.room_for(bytes).is_ok() {
-            self.shared.state.lock().troubles.full = None;
+            self.has_room_again();
+        }
+    }
+
+    /// Says so, if it had none.
+    fn has_room_again(&self) {
+        if self.shared.state.lock().troubles.full.take().is_some() {
             tracing::info!(dir = %self.shared.paths.dir.display(), "the span log has room again");
         }
     }
